@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: PostgreSQL
+#
+#   make, make install, make clean   as for any extension; need pg_config
+#   make demo [KEEP=1]               500 clients through a throw-away server, with the views shown
+#   make test                        unit, regression and end-to-end tests
+#   make test-unit | test-regress | test-tap [TAP_TESTS="test/tap/..."]
+#   make bench                       comparison with a direct connection and PgBouncer
+#   make check-postgres              PostgreSQL's own regression suite, direct and through the pool
+#
+# All from `demo` on first install what is missing (Debian packages, as root or with sudo), so they are defined whether
+# or not there is a pg_config yet.  Another server than Debian's: PG_CONFIG=/path/to/pg_config, or PG_MAJOR=16.
+
+EXTENSION = pg_sluice
+MODULE_big = pg_sluice
+DATA = $(wildcard pg_sluice--*.sql)
+OBJS = $(patsubst %.cpp,build/%.o,$(wildcard src/core/*/*.cpp src/pg/*.cpp src/pg/*/*.cpp))
+EXTRA_CLEAN = build
+
+PG_MAJOR ?= 15
+PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_config) pg_config)
+PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
+WERROR = -Werror
+
+.PHONY: all packages demo test test-unit test-regress test-tap bench check-postgres
+all:
+
+ifneq (,$(PGXS))
+# PGDLLEXPORT is empty before PostgreSQL 16; with hidden visibility it has to mark what the server looks up by name.
+PG_CPPFLAGS = -Isrc -D'PGDLLEXPORT=__attribute__((visibility("default")))'
+# Names and messages are cut to fit by intent; the server is built without these two warnings for the same reason.
+PG_CXXFLAGS = -std=c++17 -O2 -fno-exceptions -fno-rtti -fvisibility=hidden -Wall -Wextra $(WERROR) \
+  -Wno-format-truncation -Wno-stringop-truncation
+# PGXS links with the C compiler.
+SHLIB_LINK = -lstdc++
+# Bitcode is for functions worth inlining into queries; there are none.
+override with_llvm = no
+
+include $(PGXS)
+
+# Warnings are for our code: the server's headers are system headers.
+override CPPFLAGS := $(patsubst -I/%,-isystem /%,$(CPPFLAGS))
+
+$(OBJS): build/%.o: %.cpp Makefile
+	@mkdir -p $(@D)
+	$(CXX) $(CXXFLAGS) $(CPPFLAGS) -MMD -MP -c -o $@ $<
+
+-include $(OBJS:.o=.d)
+else
+all install uninstall clean:
+	@echo 'no PGXS found with "$(PG_CONFIG)": run "make packages", or give PG_CONFIG=/path/to/pg_config' >&2; exit 1
+endif
+
+packages:
+	@test/tools/install_packages.sh
+
+demo: packages
+	@KEEP=$(KEEP) test/tools/demo.sh
+
+test: packages
+	@test/tools/run_unit.sh
+	@test/tools/run_regress.sh
+	@test/tools/run_tap.sh $(TAP_TESTS)
+
+test-unit test-regress: test-%: packages
+	@test/tools/run_$*.sh
+
+test-tap: packages
+	@test/tools/run_tap.sh $(TAP_TESTS)
+
+bench:
+	@test/tools/install_packages.sh pgbouncer
+	@test/bench/run.sh
+
+check-postgres:
+	@test/tools/install_packages.sh dpkg-dev
+	@test/postgres/run.sh

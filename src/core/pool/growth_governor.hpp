@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// When a pool gets one more backend, and when a backend has to go.
+//
+// The rule is HikariCP's: a client waits for the pool, never for one particular
+// backend to start.  Starting one takes many times as long as most transactions,
+// so a burst of clients is nearly always over before the start is; one start at a
+// time, decided anew each time, follows a lasting need closely and costs a burst
+// one backend at most.
+//
+// The maximum speaks of backends that work.  One whose client is thinking inside
+// a transaction uses no processor, so it does not count against its pool's
+// max_size, only against the server's max_backends.
+//
+// Whoever asks passes gauges that may be a moment old.  An answer is never wrong
+// by more than one backend, and the next question puts it right.
+
+#ifndef SLUICE_CORE_POOL_GROWTH_GOVERNOR_HPP
+#define SLUICE_CORE_POOL_GROWTH_GOVERNOR_HPP
+
+#include <cstdint>
+
+namespace sluice {
+
+// ---------------------------------------------------------------- growth
+
+enum class GrowthReason {
+  none = 0,  // nobody has asked
+  // a start
+  below_minimum,
+  clients_wait,
+  first_backend,
+  // no start
+  enough_starting,
+  pool_is_full,
+  server_is_full,
+  nobody_waits,
+  starts_failing,
+};
+
+// One lower-case phrase, the same in log, view and test.
+const char *describe(GrowthReason reason) noexcept;
+
+// Starts under way that are enough for one pool.
+constexpr int kEnoughStarting = 1;
+
+struct PoolLoad {
+  int waiting = 0;   // clients that are ready and have no backend
+  int backends = 0;  // started or starting
+  int starting = 0;  // of these, not ready yet
+  int thinking = 0;  // of these, client's turn inside a transaction
+  int min_size = 0;
+  int max_size = 0;  // resolved: never -1
+  int clients = 0;   // authenticated clients of this pool
+  std::int64_t now_us = 0;
+  std::int64_t retry_after_us = 0;  // after a failed start: none before this time; 0 = the last one succeeded
+};
+
+struct ServerLoad {
+  int backends = 0;  // of all pools, started or starting
+  int max_backends = 0;
+};
+
+struct GrowthDecision {
+  bool start = false;
+  bool make_room = false;  // ask another pool to give way; decide again when it has
+  GrowthReason reason = GrowthReason::none;
+};
+
+// To be asked before each single start.  A minimum alone never makes room: two
+// pools could take the same backend from each other for ever.
+GrowthDecision decide_growth(const PoolLoad &pool, const ServerLoad &server) noexcept;
+
+// ---------------------------------------------------------------- retirement
+
+// Also the value of BackendSlot::retire_requested.
+enum class RetireReason : std::uint32_t {
+  none = 0,
+  idle,           // longer than idle_timeout
+  lifetime,       // older than max_lifetime
+  gave_way,       // another pool needed the room
+  above_maximum,  // max_size has become smaller, or thinking clients have come back
+  requested,      // through SQL
+  shutdown,
+};
+
+const char *describe(RetireReason reason) noexcept;
+
+// How long a pool must have been above its maximum before a backend leaves for
+// it.  Clients that think make the pool grow and shrink with every statement;
+// without a delay it would start a backend for each thought.
+constexpr std::int64_t kAboveMaximumGraceUs = 1'000'000;
+
+struct BackendAge {
+  std::int64_t now_us = 0;
+  std::int64_t idle_since_us = 0;  // 0 = not idle
+  std::int64_t expires_us = 0;     // started plus lifetime_with_jitter_us(); 0 = never
+};
+
+struct BackendLoad {
+  BackendAge age;
+  RetireReason asked = RetireReason::none;  // by somebody else
+  int backends = 0;                         // of the pool, started or starting, this one included
+  int retiring = 0;                         // of these, told to leave already; this one not included
+  int thinking = 0;                         // of these, client's turn inside a transaction
+  int clients = 0;                          // authenticated clients of the pool
+  int min_size = 0;                         // kept only while the pool has clients
+  int max_size = 0;
+  std::int64_t idle_timeout_us = 0;         // 0 = never
+  std::int64_t above_maximum_since_us = 0;  // the pool, without a break; 0 = it is not
+};
+
+// Whether this backend should leave, to be asked between two leases only, for
+// one backend after the other, with `retiring` counted up in between.
+RetireReason decide_retirement(const BackendLoad &load) noexcept;
+
+// True if the pool has more working backends than it may: what
+// above_maximum_since_us is the time of.
+bool is_above_maximum(int backends, int retiring, int thinking, int max_size) noexcept;
+
+// max_lifetime less 0 to 2.5 %, so that backends started together do not leave
+// together; as HikariCP does it, with no jitter up to ten seconds.  `random`:
+// evenly distributed over all its values.  0 (never) stays 0.
+std::int64_t lifetime_with_jitter_us(std::int64_t max_lifetime_us, std::uint32_t random) noexcept;
+
+}  // namespace sluice
+
+#endif

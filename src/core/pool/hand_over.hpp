@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// Who waits where when a transaction has ended.
+//
+// The three numbers are gauges of the pool: `waiters`, backends asleep in the
+// epoll set; `armed`, clients in that set; `queued`, clients in the wait queue.
+// They are read one after the other while others change them, so an answer can
+// be wrong by the time it is used, and a gauge can be below zero for a moment.
+// Both rules err to the side that costs a little time and never a client: a
+// backend that lingers can be poked, and a watcher that nobody needs finds
+// nothing to do.
+
+#ifndef SLUICE_CORE_POOL_HAND_OVER_HPP
+#define SLUICE_CORE_POOL_HAND_OVER_HPP
+
+namespace sluice {
+
+// May a backend stay on its client, whose turn it now is, instead of giving it
+// back?  Only if nobody needs the backend more: no client is queued, and the
+// clients in the set, if any, have another backend that waits for them.
+constexpr bool should_linger(int waiters, int armed, int queued) noexcept {
+  return queued <= 0 && (waiters > 0 || armed <= 0);
+}
+
+// Must the dispatcher look after the pool's clients?  If no backend waits in the
+// set, nobody else sees a client become ready.
+constexpr bool needs_watcher(int waiters, int armed, int queued) noexcept {
+  return waiters <= 0 && (armed > 0 || queued > 0);
+}
+
+}  // namespace sluice
+
+#endif

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// The one description of what pg_sluice keeps in shared memory.
+//
+// Everything here has a fixed size, is standard layout and trivially
+// destructible, and is reached by index, never by pointer: each process may map
+// the segment wherever it likes.  The slot's own state word is the truth; the
+// wait queue, the free lists and the counters beside it are hints that a
+// periodic scan by the dispatcher may correct.
+//
+// Who writes what
+//   ClientSlot   the dispatcher while the client is authenticating or closing,
+//                the leasing backend while the state is `leased`; `word` is
+//                changed by compare-and-set only, by either.
+//   PoolSlot     the dispatcher; the counters by every backend of the pool; the
+//                published settings by the backend that started last.
+//   BackendSlot  the backend itself, but for the request fields
+//                (`retire_requested`, `cancel_lease`, `poked`), which others set.
+//
+// Times are microseconds of CLOCK_MONOTONIC unless a name says `_at` (then they
+// are PostgreSQL's TimestampTz: microseconds since 2000-01-01, UTC).
+
+#ifndef SLUICE_CORE_POOL_SHARED_STATE_HPP
+#define SLUICE_CORE_POOL_SHARED_STATE_HPP
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "core/pool/wait_queue.hpp"
+#include "core/stats/histogram.hpp"
+
+namespace sluice {
+
+constexpr std::size_t kNameLength = 64;  // NAMEDATALEN, asserted in src/pg/module.cpp
+constexpr std::uint32_t kNoIndex = 0x00ffffff;  // "no backend", "no pool"
+constexpr std::size_t kCacheLine = 64;
+
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+static_assert(std::atomic<std::int64_t>::is_always_lock_free);
+static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
+
+// ---------------------------------------------------------------- clients
+
+//            accept            authenticated
+//   free ──────────► authenticating ──────────► ready ──┐ take from the queue
+//    ▲                     │                      ▲     ▼
+//    │ finish              │            drained   │   leased ──► closing
+//    └── closing ◄─────────┴──────────── idle ────┘     │  ▲
+//                                          ▲            │  │ epoll event
+//                                          └────────────┘──┘
+//                                           give back
+enum class ClientState : std::uint8_t {
+  free = 0,
+  authenticating,  // the dispatcher reads and writes the socket
+  ready,           // has something to do; stands in the pool's wait queue
+  leased,          // one backend reads and writes the socket
+  idle,            // armed in the pool's epoll set; nobody touches the socket
+  closing,         // socket shut down; waits for the dispatcher to forget it
+};
+
+// The truth about a client, in one word that is only changed by compare-and-set:
+// generation (32 bits), backend (24), state (8).  The generation grows each time
+// a slot is given to a new client, so that events, queue entries and copies of
+// descriptors that outlived their client are recognised.
+struct ClientWord {
+  std::uint32_t generation = 0;
+  std::uint32_t backend = kNoIndex;  // meaningful while leased
+  ClientState state = ClientState::free;
+
+  constexpr std::uint64_t pack() const noexcept {
+    return (static_cast<std::uint64_t>(generation) << 32) |
+           (static_cast<std::uint64_t>(backend & 0x00ffffff) << 8) | static_cast<std::uint64_t>(state);
+  }
+  static constexpr ClientWord unpack(std::uint64_t word) noexcept {
+    return ClientWord{static_cast<std::uint32_t>(word >> 32), static_cast<std::uint32_t>((word >> 8) & 0x00ffffff),
+                      static_cast<ClientState>(word & 0xff)};
+  }
+};
+
+// A client as queue entries, epoll events and control messages name it.
+struct ClientRef {
+  std::uint32_t slot = 0;
+  std::uint32_t generation = 0;
+
+  constexpr std::uint64_t pack() const noexcept { return (static_cast<std::uint64_t>(generation) << 32) | slot; }
+  static constexpr ClientRef unpack(std::uint64_t packed) noexcept {
+    return ClientRef{static_cast<std::uint32_t>(packed), static_cast<std::uint32_t>(packed >> 32)};
+  }
+};
+
+struct ClientAddress {
+  std::uint8_t bytes[16];    // network order; the first four for IPv4
+  std::uint16_t port;        // host order; 0 for a Unix socket
+  std::uint8_t family;       // 0 unknown, 1 Unix socket, 4 IPv4, 6 IPv6
+  std::uint8_t scope_unused;
+};
+
+// bits of ClientSlot::flags
+constexpr std::uint32_t kClientGreeted = 1u << 0;   // has got its first ReadyForQuery
+constexpr std::uint32_t kClientVanished = 1u << 1;  // the peer has closed its end
+constexpr std::uint32_t kClientHeld = 1u << 2;      // keeps its backend between transactions (session mode)
+constexpr std::uint32_t kClientToLeave = 1u << 3;   // is to be disconnected (disconnect_client)
+
+struct alignas(kCacheLine) ClientSlot {
+  std::atomic<std::uint64_t> word;               // ClientWord
+  std::atomic<std::uint32_t> pool;               // index, kNoIndex until authenticated
+  std::atomic<std::uint32_t> flags;              // kClient...
+  std::atomic<std::int64_t> state_since_us;      // when `word` last changed state (coarse clock)
+  std::atomic<std::int64_t> ready_since_us;      // when it was found ready; 0 when it is not waiting
+  std::atomic<std::uint64_t> transactions;       // finished ones, this client
+  std::atomic<std::uint64_t> waited_us;          // in the wait queue, summed
+  std::int64_t connected_at;                     // TimestampTz
+  std::atomic<std::uint32_t> cancel_pid;         // as told in BackendKeyData
+  std::atomic<std::uint32_t> cancel_key;
+  std::uint64_t startup_settings;                // dsa_pointer, 0 = none; see pg/session/client_settings
+  std::uint64_t statements;                      // dsa_pointer to the list of prepared statements, 0 = none
+  std::uint64_t unnamed_statement;               // dsa_pointer to a statement, 0 = none
+  ClientAddress address;
+  char application_name[kNameLength];            // of the start-up packet
+};
+static_assert(sizeof(ClientSlot) <= 256, "an idle client must stay cheap");
+static_assert(std::is_standard_layout_v<ClientSlot> && std::is_trivially_destructible_v<ClientSlot>);
+
+// ---------------------------------------------------------------- pools
+
+enum class PoolMode : std::int32_t { transaction = 0, session = 1 };
+
+enum class PoolState : std::uint32_t { free = 0, open };
+
+struct alignas(kCacheLine) PoolSlot {
+  std::atomic<std::uint32_t> state;       // PoolState
+  std::atomic<std::uint32_t> generation;  // grows each time the slot is given to a new (database, role)
+  std::uint32_t database_oid;
+  std::uint32_t role_oid;
+  char database[kNameLength];
+  char role[kNameLength];
+  std::int64_t created_at;  // TimestampTz
+
+  // Settings as the newest backend of the pool saw them (ALTER ROLE and ALTER
+  // DATABASE included), or the server-wide ones until there is a backend.
+  std::atomic<std::int32_t> mode;                // PoolMode
+  std::atomic<std::int32_t> min_size;
+  std::atomic<std::int32_t> configured_max_size;  // sluice.max_pool_size; -1 = the sizing rule
+  std::atomic<std::int32_t> max_size;            // resolved by the dispatcher: never -1
+  std::atomic<std::int32_t> acquire_timeout_ms;  // 0 = no limit
+  std::atomic<std::int32_t> idle_timeout_ms;     // 0 = never
+  std::atomic<std::int32_t> max_lifetime_ms;     // 0 = never
+  std::atomic<std::int32_t> idle_session_timeout_ms;  // PostgreSQL's own; 0 = never
+
+  // Gauges (snapshots; corrected by the dispatcher's scan).
+  std::atomic<std::int32_t> clients;    // authenticated clients of this pool
+  std::atomic<std::int32_t> backends;   // started or starting
+  std::atomic<std::int32_t> starting;   // of these, not ready yet
+  std::atomic<std::int32_t> thinking;   // of these, client's turn inside a transaction
+
+  // Hand-over; see pg/pool/lease.cpp for the races and their answers.
+  alignas(kCacheLine) std::atomic<std::int32_t> waiters;  // backends asleep in the epoll set
+  std::atomic<std::int32_t> lingerers;                    // backends staying on an idle client
+  alignas(kCacheLine) std::atomic<std::int32_t> armed;    // clients in the epoll set
+  std::atomic<std::int32_t> queued;                       // clients in the wait queue
+  std::atomic<std::uint32_t> watched;                     // 1 while the dispatcher ticks for this pool
+
+  // Counters since `statistics_since_at`.
+  alignas(kCacheLine) std::atomic<std::uint64_t> transactions;
+  std::atomic<std::uint64_t> leases;             // hand-overs, queued or not
+  std::atomic<std::uint64_t> waits;              // of these, those that went through the wait queue
+  std::atomic<std::uint64_t> acquire_timeouts;
+  std::atomic<std::uint64_t> starts;             // backends started
+  std::atomic<std::uint64_t> start_failures;
+  std::atomic<std::uint64_t> starts_elided;      // growth asked for and found needless
+  std::atomic<std::uint64_t> retirements;
+  std::atomic<std::uint64_t> clients_total;
+  std::atomic<std::uint64_t> cancels;
+  std::atomic<std::uint64_t> clients_lost;       // vanished inside a transaction or a result
+  std::atomic<std::int32_t> peak_waiting;
+  std::atomic<std::int32_t> peak_backends;
+  std::atomic<std::int64_t> statistics_since_at;  // TimestampTz
+  Histogram wait_us;                              // ready until leased
+
+  WaitQueueStorage wait_queue;
+};
+static_assert(std::is_standard_layout_v<PoolSlot> && std::is_trivially_destructible_v<PoolSlot>);
+
+// ---------------------------------------------------------------- backends
+
+enum class BackendState : std::uint32_t {
+  free = 0,
+  starting,   // registered; not yet connected to its database
+  waiting,    // asleep in the pool's epoll set
+  lingering,  // stays on its last client, ready to be called away
+  active,     // executes for its client
+  thinking,   // its client's turn, inside a transaction
+  held,       // its client's turn, outside a transaction, but kept (session mode)
+  retiring,   // told to leave, or leaving
+  failed,     // could not start; failure_message says why
+};
+
+constexpr std::size_t kFailureLength = 256;
+
+struct alignas(kCacheLine) BackendSlot {
+  std::atomic<std::uint32_t> state;       // BackendState
+  std::atomic<std::uint32_t> generation;  // grows with each new process in this slot
+  std::atomic<std::int32_t> pid;          // 0 until it runs
+  std::atomic<std::uint32_t> pool;
+  std::atomic<std::uint32_t> client;            // slot it leases, kNoIndex if none
+  std::atomic<std::uint32_t> client_generation;
+  std::atomic<std::uint64_t> lease;             // number of its current or last lease
+  std::atomic<std::int64_t> state_since_us;     // coarse clock
+  std::atomic<std::int64_t> lease_since_us;     // coarse clock
+  std::atomic<std::int64_t> started_at;         // TimestampTz
+  std::atomic<std::int64_t> start_requested_us;
+  std::atomic<std::int64_t> expires_us;         // max_lifetime with jitter; 0 = never
+  std::atomic<std::uint64_t> transactions;
+
+  // Set by others, followed by SIGUSR2.
+  std::atomic<std::uint32_t> retire_requested;  // RetireReason, 0 = none
+  std::atomic<std::uint32_t> poked;             // come back to the epoll set
+  std::atomic<std::uint64_t> cancel_lease;      // cancel the query of this lease number
+  std::atomic<std::uint64_t> vanished_lease;    // the client of this lease number has gone
+  std::atomic<std::uint64_t> leave_lease;       // end the client of this lease number (disconnect_client)
+
+  // Why it could not start; written by the starting process before it exits.
+  char failure_sqlstate[8];
+  char failure_message[kFailureLength];
+};
+static_assert(std::is_standard_layout_v<BackendSlot> && std::is_trivially_destructible_v<BackendSlot>);
+
+// ---------------------------------------------------------------- sizing inputs
+
+// What the statistician found out about the machine.  Written by it alone,
+// under `version` as a sequence lock (odd while being written).
+struct MachineFacts {
+  std::atomic<std::uint32_t> version;
+  std::atomic<std::int32_t> logical_cpus;      // inside the affinity mask
+  std::atomic<std::int32_t> physical_cores;    // inside the affinity mask
+  std::atomic<double> quota_cores;             // cgroup CPU quota in cores; < 0 = none
+  std::atomic<double> cores;                   // what the rule uses
+  std::atomic<std::int32_t> spindles;          // rotational leaf disks; -1 = unknown
+  std::atomic<double> miss_ratio;              // buffer reads / (reads + hits); < 0 = unknown
+  std::atomic<std::int32_t> rule_size;         // cores * 2 + effective spindles, at least 1
+  char spindles_reason[160];                   // which devices, or why unknown
+  char cores_reason[160];                      // which limit binds
+};
+
+// ---------------------------------------------------------------- the whole
+
+struct alignas(kCacheLine) SharedHeader {
+  std::uint32_t max_clients;
+  std::uint32_t max_backends;
+  std::uint32_t max_pools;
+  std::uint32_t descriptor_base;  // client slot i has descriptor base + i in every process
+  std::atomic<std::int32_t> dispatcher_pid;
+  std::atomic<std::uint32_t> dispatcher_epoch;  // grows each time a dispatcher starts
+  std::atomic<std::int32_t> statistician_pid;
+  std::atomic<std::int32_t> port;               // listening; 0 = not
+  std::atomic<std::int32_t> clients;            // slots in use
+  std::atomic<std::int32_t> unauthenticated;
+  std::atomic<std::int32_t> backends;           // slots in use
+  std::atomic<std::uint64_t> connections_total;
+  std::atomic<std::uint64_t> connections_refused;
+  std::atomic<std::uint64_t> authentication_failures;
+  std::atomic<std::uint64_t> protocol_violations;
+  std::atomic<std::int64_t> started_at;
+  MachineFacts machine;
+};
+static_assert(std::is_standard_layout_v<SharedHeader> && std::is_trivially_destructible_v<SharedHeader>);
+
+// Where everything lies.  Pointers of this process; never stored in the segment.
+struct SharedState {
+  SharedHeader *header = nullptr;
+  ClientSlot *clients = nullptr;    // [header->max_clients]
+  BackendSlot *backends = nullptr;  // [header->max_backends]
+  PoolSlot *pools = nullptr;        // [header->max_pools]
+};
+
+constexpr std::size_t shared_state_bytes(std::size_t max_clients, std::size_t max_backends,
+                                         std::size_t max_pools) noexcept {
+  return sizeof(SharedHeader) + max_clients * sizeof(ClientSlot) + max_backends * sizeof(BackendSlot) +
+         max_pools * sizeof(PoolSlot) + kCacheLine;
+}
+
+// Lays the parts out in `memory` (aligned to kCacheLine, shared_state_bytes()
+// long).  Does not initialise anything.
+inline SharedState lay_out(void *memory, std::size_t max_clients, std::size_t max_backends,
+                           std::size_t max_pools) noexcept {
+  SharedState state;
+  auto *next = static_cast<std::byte *>(memory);
+  state.header = reinterpret_cast<SharedHeader *>(next);
+  next += sizeof(SharedHeader);
+  state.clients = reinterpret_cast<ClientSlot *>(next);
+  next += max_clients * sizeof(ClientSlot);
+  state.backends = reinterpret_cast<BackendSlot *>(next);
+  next += max_backends * sizeof(BackendSlot);
+  state.pools = reinterpret_cast<PoolSlot *>(next);
+  (void)max_pools;
+  return state;
+}
+
+}  // namespace sluice
+
+#endif

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// The race: between finding the backend that serves a client and signalling it,
+// that backend may have finished and taken another client.  The answer: each
+// lease of a backend has a number.  The request names the lease; the backend's
+// signal handler, which runs in the very process that changes leases, compares
+// it with the lease it is in, and drops a request for any other.
+//
+//   dispatcher                          backend
+//   word  = client.word (leased by B)
+//   lease = B.lease
+//   word again: unchanged, so `lease`
+//     is this client's or a later one
+//     of the same client
+//   B.cancel_lease = lease; SIGUSR2 -->  handler: cancel_lease == my lease?
+
+#include "pg/compat.hpp"
+
+#include "pg/accept/cancel.hpp"
+
+#include <signal.h>
+
+#include "pg/accept/client_registry.hpp"
+#include "pg/shared_memory.hpp"
+
+namespace sluice::pg {
+
+constexpr std::uint32_t kFirstCancelNumber = 1u << 23;  // above Linux's largest pid_max, 2^22
+
+std::uint32_t client_cancel_number(ClientRef client) { return kFirstCancelNumber + client.slot; }
+
+// The lease under which the client is served now; 0 when it is not.
+static std::uint64_t find_lease(std::uint32_t slot, std::uint32_t *backend) {
+  SharedState &state = shared();
+  const std::uint64_t packed = state.clients[slot].word.load();
+  const ClientWord word = ClientWord::unpack(packed);
+
+  if (word.state != ClientState::leased || word.backend >= state.header->max_backends) return 0;
+  const std::uint64_t lease = state.backends[word.backend].lease.load();
+  if (state.clients[slot].word.load() != packed) return 0;
+  *backend = word.backend;
+  return lease;
+}
+
+bool cancel_query_of(std::uint32_t slot) {
+  std::uint32_t index;
+  const std::uint64_t lease = find_lease(slot, &index);
+  if (lease == 0) return false;
+  BackendSlot &backend = shared().backends[index];
+  backend.cancel_lease.store(lease);
+  const std::int32_t pid = backend.pid.load();
+  return pid != 0 && kill(pid, SIGUSR2) == 0;
+}
+
+void report_vanished(std::uint32_t slot) {
+  std::uint32_t index;
+  const std::uint64_t lease = find_lease(slot, &index);
+  if (lease == 0) return;
+  BackendSlot &backend = shared().backends[index];
+  if (static_cast<BackendState>(backend.state.load()) != BackendState::active) return;
+  backend.vanished_lease.store(lease);
+  const std::int32_t pid = backend.pid.load();
+  if (pid != 0) kill(pid, SIGUSR2);
+}
+
+void handle_cancel_request(std::uint32_t cancel_number, std::uint32_t key) {
+  SharedState &state = shared();
+
+  for (std::uint32_t i = 0; i < client_capacity(); i++) {
+    const ClientSlot &slot = state.clients[i];
+    const ClientWord word = ClientWord::unpack(slot.word.load());
+    if (word.state == ClientState::free || word.state == ClientState::authenticating) continue;
+    if (slot.cancel_pid.load() != cancel_number) continue;
+    // One word each: the comparison takes the same time whatever the key.
+    if ((slot.cancel_key.load() ^ key) != 0) {
+      ereport(LOG, (errmsg("wrong key in cancel request for client %u", i)));
+      return;
+    }
+    state.pools[slot.pool.load()].cancels.fetch_add(1);
+    cancel_query_of(i);
+    return;
+  }
+  ereport(LOG, (errmsg("number %u in cancel request did not match any client", cancel_number)));
+}
+
+}  // namespace sluice::pg

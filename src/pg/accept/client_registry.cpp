@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// A client's socket lives at descriptor base + slot, here and in every backend:
+// epoll knows a registration by (open file, descriptor number), so a backend can
+// re-arm a client in the shared set only with the same number.  Other processes
+// hold copies of the socket; closing ours ends nothing.  Therefore a client is
+// forgotten in this order: out of the epoll sets, shutdown(), close().  Copies
+// elsewhere are recognised by the slot's generation and replaced at next use.
+
+#include "pg/compat.hpp"
+
+#include "pg/accept/client_registry.hpp"
+
+extern "C" {
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+}
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "pg/accept/dispatcher.hpp"
+#include "pg/pool/pool_keeper.hpp"
+#include "pg/session/client_store.hpp"
+#include "pg/shared_memory.hpp"
+
+namespace sluice::pg {
+
+static int dispatcher_epoll = -1;
+static std::uint32_t capacity = 0;
+static std::uint32_t *free_slots = nullptr;
+static std::uint32_t free_count = 0;
+
+// Descriptors kept for sockets of clients not yet in a slot, control channels
+// and whatever the server opens.
+constexpr rlim_t kSpareDescriptors = 64;
+
+static std::uint32_t raise_descriptor_limit() {
+  const SharedHeader *header = shared().header;
+  rlimit limit;
+
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return header->max_clients;
+  if (limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  const rlim_t wanted = static_cast<rlim_t>(header->descriptor_base) + header->max_clients + kSpareDescriptors;
+  if (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= wanted) return header->max_clients;
+  const rlim_t fits = limit.rlim_cur > header->descriptor_base + kSpareDescriptors
+                          ? limit.rlim_cur - header->descriptor_base - kSpareDescriptors
+                          : 0;
+  ereport(WARNING,
+          (errmsg("only %u of %u clients can be served", static_cast<unsigned>(fits), header->max_clients),
+           errdetail("The limit of open files is %lu, but %lu are needed.", static_cast<unsigned long>(limit.rlim_cur),
+                     static_cast<unsigned long>(wanted)),
+           errhint("Raise the limit of open files of the server (LimitNOFILE, ulimit -n), or lower \"%s\".",
+                   "sluice.max_clients")));
+  return static_cast<std::uint32_t>(fits);
+}
+
+void open_client_registry(int epoll) {
+  SharedState &state = shared();
+
+  dispatcher_epoll = epoll;
+  capacity = raise_descriptor_limit();
+  free_slots =
+      static_cast<std::uint32_t *>(MemoryContextAlloc(TopMemoryContext, sizeof(std::uint32_t) * Max(capacity, 1u)));
+  free_count = 0;
+  for (std::uint32_t i = capacity; i-- > 0;) {
+    ClientSlot &slot = state.clients[i];
+    const ClientWord word = ClientWord::unpack(slot.word.load());
+    // Clients of an earlier dispatcher: their sockets died with it.
+    if (word.state != ClientState::free) {
+      release_client_store(&slot);
+      slot.word.store(ClientWord{word.generation + 1, kNoIndex, ClientState::free}.pack());
+    }
+    free_slots[free_count++] = i;
+  }
+  state.header->clients.store(0);
+  state.header->unauthenticated.store(0);
+}
+
+std::uint32_t client_capacity() { return capacity; }
+
+int client_descriptor(std::uint32_t slot) { return static_cast<int>(shared().header->descriptor_base + slot); }
+
+bool register_client(int descriptor, ClientRef *client) {
+  SharedState &state = shared();
+
+  if (free_count == 0) return false;
+  const std::uint32_t index = free_slots[free_count - 1];
+  const int fixed = client_descriptor(index);
+  if (dup3(descriptor, fixed, O_CLOEXEC) < 0) return false;
+
+  ClientSlot &slot = state.clients[index];
+  const std::uint32_t generation = ClientWord::unpack(slot.word.load()).generation;
+  *client = ClientRef{index, generation};
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLRDHUP;
+  event.data.u64 = client->pack();
+  if (epoll_ctl(dispatcher_epoll, EPOLL_CTL_ADD, fixed, &event) != 0) {
+    close(fixed);
+    return false;
+  }
+  close(descriptor);
+  free_count--;
+
+  slot.pool.store(kNoIndex, std::memory_order_relaxed);
+  slot.flags.store(0, std::memory_order_relaxed);
+  slot.transactions.store(0, std::memory_order_relaxed);
+  slot.waited_us.store(0, std::memory_order_relaxed);
+  slot.ready_since_us.store(0, std::memory_order_relaxed);
+  slot.state_since_us.store(coarse_monotonic_us(), std::memory_order_relaxed);
+  slot.connected_at = GetCurrentTimestamp();
+  slot.cancel_pid.store(0, std::memory_order_relaxed);
+  slot.cancel_key.store(0, std::memory_order_relaxed);
+  slot.startup_settings = 0;
+  slot.statements = 0;
+  slot.unnamed_statement = 0;
+  slot.application_name[0] = '\0';
+  slot.word.store(ClientWord{generation, kNoIndex, ClientState::authenticating}.pack());
+  state.header->clients.fetch_add(1);
+  state.header->unauthenticated.fetch_add(1);
+  state.header->connections_total.fetch_add(1);
+  return true;
+}
+
+void watch_for_hangup(ClientRef client) {
+  epoll_event event{};
+  event.events = EPOLLRDHUP | EPOLLET;
+  event.data.u64 = client.pack();
+  epoll_ctl(dispatcher_epoll, EPOLL_CTL_MOD, client_descriptor(client.slot), &event);
+}
+
+bool change_client_state(ClientRef client, ClientState from, ClientState to) {
+  ClientSlot &slot = shared().clients[client.slot];
+  std::uint64_t word = slot.word.load();
+  const ClientWord seen = ClientWord::unpack(word);
+
+  if (seen.generation != client.generation || seen.state != from) return false;
+  if (!slot.word.compare_exchange_strong(word, ClientWord{seen.generation, kNoIndex, to}.pack())) return false;
+  slot.state_since_us.store(coarse_monotonic_us(), std::memory_order_relaxed);
+  return true;
+}
+
+void send_last_words(std::uint32_t slot, const char *bytes, int length) {
+  ssize_t sent = send(client_descriptor(slot), bytes, static_cast<size_t>(length), MSG_DONTWAIT | MSG_NOSIGNAL);
+  (void)sent;
+}
+
+void forget_client(ClientRef client) {
+  SharedState &state = shared();
+  ClientSlot &slot = state.clients[client.slot];
+  const ClientWord word = ClientWord::unpack(slot.word.load());
+  const int descriptor = client_descriptor(client.slot);
+
+  if (word.generation != client.generation) return;
+  Assert(word.state == ClientState::authenticating || word.state == ClientState::closing);
+
+  const std::uint32_t pool = slot.pool.load();
+  if (pool != kNoIndex) {
+    pool_forgets_client(pool, descriptor);
+  } else {
+    state.header->unauthenticated.fetch_sub(1);
+  }
+  epoll_ctl(dispatcher_epoll, EPOLL_CTL_DEL, descriptor, nullptr);
+  shutdown(descriptor, SHUT_RDWR);
+  close(descriptor);
+  release_client_store(&slot);
+  slot.pool.store(kNoIndex);
+  state.header->clients.fetch_sub(1);
+  slot.word.store(ClientWord{word.generation + 1, kNoIndex, ClientState::free}.pack());
+  free_slots[free_count++] = client.slot;
+}
+
+}  // namespace sluice::pg

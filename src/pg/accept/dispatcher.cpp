@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// The dispatcher's loop.
+//
+// One epoll set: listeners, the control listener, control channels, and every
+// client (for input while it logs in, afterwards only for the end of its
+// stream).  Signals are blocked but for the wait itself (epoll_pwait), so that
+// none is lost between looking and sleeping: SIGHUP reloads, SIGTERM ends,
+// SIGUSR1 is the postmaster's news about workers, SIGUSR2 a backend's or a SQL
+// function's request to look around.
+
+#include "pg/compat.hpp"
+
+#include "pg/accept/dispatcher.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "common/pg_prng.h"
+#include "libpq/pqsignal.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/pmsignal.h"
+#include "storage/proc.h"
+#include "storage/procsignal.h"
+#include "storage/sinval.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+PGDLLEXPORT void sluice_dispatcher_main(Datum arg);
+}
+
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pg/accept/cancel.hpp"
+#include "pg/accept/client_registry.hpp"
+#include "pg/accept/listener.hpp"
+#include "pg/accept/login.hpp"
+#include "pg/auth/authentication.hpp"
+#include "pg/error_response.hpp"
+#include "pg/pool/control_channel.hpp"
+#include "pg/pool/pool_keeper.hpp"
+#include "pg/settings.hpp"
+#include "pg/shared_memory.hpp"
+
+namespace sluice::pg {
+
+static std::int64_t clock_us(clockid_t clock) {
+  timespec now;
+  clock_gettime(clock, &now);
+  return static_cast<std::int64_t>(now.tv_sec) * 1000000 + now.tv_nsec / 1000;
+}
+
+std::int64_t monotonic_us() { return clock_us(CLOCK_MONOTONIC); }
+std::int64_t coarse_monotonic_us() { return clock_us(CLOCK_MONOTONIC_COARSE); }
+
+void register_dispatcher() {
+  BackgroundWorker worker;
+  memset(&worker, 0, sizeof(worker));
+  worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+  worker.bgw_start_time = BgWorkerStart_ConsistentState;
+  worker.bgw_restart_time = 1;
+  strlcpy(worker.bgw_library_name, "pg_sluice", sizeof(worker.bgw_library_name));
+  strlcpy(worker.bgw_function_name, "sluice_dispatcher_main", sizeof(worker.bgw_function_name));
+  strlcpy(worker.bgw_name, "pg_sluice dispatcher", BGW_MAXLEN);
+  strlcpy(worker.bgw_type, "pg_sluice dispatcher", BGW_MAXLEN);
+  RegisterBackgroundWorker(&worker);
+}
+
+struct Dispatcher {
+  int epoll;
+  int control_listener;
+  Listeners listeners;
+  std::int64_t accept_paused_until_us;
+};
+
+static Dispatcher dispatcher;
+
+extern "C" {
+
+static void ignore_signal(SIGNAL_ARGS) { (void)postgres_signal_arg; }
+
+static void leave(int, Datum) {
+  shared().header->dispatcher_pid.store(0);
+  shared().header->port.store(0);
+  remove_listener_files();
+}
+
+}  // extern "C"
+
+static void watch_descriptor(int descriptor, std::uint32_t tag, std::uint32_t number) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = ClientRef{tag, number}.pack();
+  if (epoll_ctl(dispatcher.epoll, EPOLL_CTL_ADD, descriptor, &event) != 0)
+    ereport(FATAL, (errcode_for_socket_access(), errmsg("could not watch a socket for pooled clients: %m")));
+}
+
+static void start_up() {
+  pqsignal(SIGHUP, SignalHandlerForConfigReload);
+  pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+  pqsignal(SIGUSR2, ignore_signal);
+  pqsignal(SIGURG, ignore_signal);
+  BackgroundWorkerUnblockSignals();
+  BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
+  install_severity_hook();
+  shared().header->dispatcher_epoch.fetch_add(1);
+  before_shmem_exit(leave, 0);
+
+  dispatcher.epoll = epoll_create1(EPOLL_CLOEXEC);
+  if (dispatcher.epoll < 0) ereport(FATAL, (errmsg("could not create an epoll set: %m")));
+  open_client_registry(dispatcher.epoll);
+  open_pool_keeper(dispatcher.epoll);
+  open_logins();
+  if (!load_authentication_rules()) ereport(FATAL, (errmsg("could not load pg_hba.conf for pooled clients")));
+
+  dispatcher.control_listener = listen_on_control_channel();
+  if (dispatcher.control_listener < 0)
+    ereport(FATAL, (errcode_for_socket_access(), errmsg("could not create the control socket of pg_sluice: %m")));
+  watch_descriptor(dispatcher.control_listener, kControlListenerTag, 0);
+  if (!open_listeners(&dispatcher.listeners))
+    ereport(FATAL, (errmsg("could not listen for pooled clients on any address"),
+                    errhint("See the messages above; the next attempt follows shortly.")));
+  for (int i = 0; i < dispatcher.listeners.count; i++)
+    watch_descriptor(dispatcher.listeners.descriptors[i], kListenerTag, static_cast<std::uint32_t>(i));
+  shared().header->port.store(setting_port);
+  shared().header->dispatcher_pid.store(MyProcPid);
+}
+
+// Accepts at most a batch, so that a flood of new clients does not keep the
+// others waiting.
+constexpr int kAcceptBatch = 32;
+constexpr std::int64_t kAcceptPauseUs = 100000;
+
+static void accept_clients(int listener) {
+  for (int i = 0; i < kAcceptBatch; i++) {
+    const int descriptor = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (descriptor >= 0) {
+      begin_login(descriptor);
+      continue;
+    }
+    if (errno == EINTR || errno == ECONNABORTED) continue;
+    if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+      ereport(LOG, (errcode_for_socket_access(), errmsg("could not accept a pooled client: %m")));
+      dispatcher.accept_paused_until_us = monotonic_us() + kAcceptPauseUs;
+    }
+    return;
+  }
+}
+
+// What a client whose stream ended has left to read: nothing but a goodbye, or a
+// query that a backend must still execute?
+static bool stream_has_ended(int descriptor) {
+  char first;
+  const ssize_t got = recv(descriptor, &first, 1, MSG_PEEK | MSG_DONTWAIT);
+  if (got > 0) return first == 'X';
+  return got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
+}
+
+static void client_hung_up(ClientRef client) {
+  SharedState &state = shared();
+  ClientSlot &slot = state.clients[client.slot];
+
+  for (;;) {
+    const ClientWord word = ClientWord::unpack(slot.word.load());
+    if (word.generation != client.generation) return;
+    switch (word.state) {
+      case ClientState::free:
+        return;
+      case ClientState::authenticating:
+        continue_login(client);
+        return;
+      case ClientState::closing:
+        forget_client(client);
+        return;
+      case ClientState::leased:
+        slot.flags.fetch_or(kClientVanished);
+        report_vanished(client.slot);
+        return;
+      case ClientState::idle:
+      case ClientState::ready:
+        if (!stream_has_ended(client_descriptor(client.slot))) return;  // a backend will read the rest, and the end
+        if (!change_client_state(client, word.state, ClientState::closing)) continue;
+        if (word.state == ClientState::idle)
+          state.pools[slot.pool.load()].armed.fetch_sub(1);
+        else
+          state.pools[slot.pool.load()].queued.fetch_sub(1);
+        forget_client(client);
+        return;
+    }
+  }
+}
+
+static void handle_event(const epoll_event &event) {
+  const ClientRef source = ClientRef::unpack(event.data.u64);
+
+  switch (source.slot) {
+    case kListenerTag:
+      accept_clients(dispatcher.listeners.descriptors[source.generation]);
+      return;
+    case kControlListenerTag:
+      accept_control_channel(dispatcher.control_listener);
+      return;
+    case kControlTag:
+      serve_control_channel(source.generation);
+      return;
+    default:
+      break;
+  }
+  const ClientWord word = ClientWord::unpack(shared().clients[source.slot].word.load());
+  if (word.generation != source.generation) return;
+  if (word.state == ClientState::authenticating)
+    continue_login(source);
+  else
+    client_hung_up(source);
+}
+
+static void say_goodbye() {
+  StringInfoData words;
+  initStringInfo(&words);
+  append_fatal_response(&words, ERRCODE_ADMIN_SHUTDOWN, "terminating connection due to administrator command", nullptr,
+                        nullptr);
+  for (std::uint32_t i = 0; i < client_capacity(); i++) {
+    const ClientWord word = ClientWord::unpack(shared().clients[i].word.load());
+    if (word.state == ClientState::idle || word.state == ClientState::ready) send_last_words(i, words.data, words.len);
+  }
+}
+
+static void handle_interrupts() {
+  if (ShutdownRequestPending) {
+    say_goodbye();
+    // Not 0: if only this worker was told to leave, it is to be started again.
+    proc_exit(1);
+  }
+  if (!PostmasterIsAlive()) proc_exit(1);
+  if (ConfigReloadPending) {
+    ConfigReloadPending = false;
+    ProcessConfigFile(PGC_SIGHUP);
+    load_authentication_rules();
+    pools_reread_settings();
+  }
+  ResetLatch(MyLatch);
+  CHECK_FOR_INTERRUPTS();
+  if (catchupInterruptPending) ProcessCatchupInterrupt();
+}
+
+static int choose_timeout_ms() {
+  const std::int64_t login_us = expire_logins(monotonic_us());
+  std::int64_t sleep_us = pool_keeper_sleep_us();
+  if (login_us >= 0 && login_us < sleep_us) sleep_us = login_us;
+  if (dispatcher.accept_paused_until_us > 0 && sleep_us > kAcceptPauseUs) sleep_us = kAcceptPauseUs;
+  return static_cast<int>((sleep_us + 999) / 1000);
+}
+
+}  // namespace sluice::pg
+
+extern "C" void sluice_dispatcher_main(Datum) {
+  using namespace sluice::pg;
+  epoll_event events[64];
+  sigset_t wait_mask;
+
+  start_up();
+  wait_mask = UnBlockSig;
+  sigdelset(&wait_mask, SIGURG);
+
+  for (;;) {
+    MemoryContextSwitchTo(TopMemoryContext);
+    handle_interrupts();
+    keep_pools(monotonic_us());
+    const int timeout_ms = choose_timeout_ms();
+
+    PG_SETMASK(&BlockSig);
+    const bool pending = ShutdownRequestPending || ConfigReloadPending || InterruptPending || MyLatch->is_set;
+    pgstat_report_wait_start(PG_WAIT_EXTENSION);
+    const int count =
+        epoll_pwait(dispatcher.epoll, events, lengthof(events), pending ? 0 : timeout_ms, &wait_mask);
+    pgstat_report_wait_end();
+    PG_SETMASK(&UnBlockSig);
+    for (int i = 0; i < count; i++) handle_event(events[i]);
+  }
+}

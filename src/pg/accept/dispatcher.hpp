@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// The dispatcher: one background worker that accepts and authenticates clients,
+// owns their slots, creates and retires pooled backends and enforces time limits.
+
+#ifndef SLUICE_PG_ACCEPT_DISPATCHER_HPP
+#define SLUICE_PG_ACCEPT_DISPATCHER_HPP
+
+#include <cstdint>
+
+namespace sluice::pg {
+
+// Registers the dispatcher with the postmaster.  Called once, from _PG_init.
+void register_dispatcher();
+
+// The clocks of the product.  The coarse one costs a few nanoseconds and is a
+// few milliseconds behind.
+std::int64_t monotonic_us();
+std::int64_t coarse_monotonic_us();
+
+}  // namespace sluice::pg
+
+#endif

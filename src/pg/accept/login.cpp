@@ -1,0 +1,561 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// A client on its way in.
+//
+// The dispatcher never waits for a client: each login is a small state machine
+// that is run when its socket has input.  It reads exactly what the next packet
+// needs and no byte more, so that whatever a client sends behind its start-up
+// packet is left in the socket for the backend.  Answers are a few hundred bytes
+// and fit into an empty socket buffer; a client for which they do not is dropped.
+//
+// Errors of a login (PostgreSQL's own functions raise them) are caught here,
+// told to the client as FATAL, and written to the log as the server would.
+
+#include "pg/compat.hpp"
+
+#include "pg/accept/login.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "common/ip.h"
+#include "common/string.h"
+#include "libpq/libpq-be.h"
+#include "libpq/libpq.h"
+#include "postmaster/postmaster.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+}
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/accept/startup_options.hpp"
+#include "core/accept/startup_packet.hpp"
+#include "core/session/message.hpp"
+#include "pg/accept/cancel.hpp"
+#include "pg/accept/client_registry.hpp"
+#include "pg/accept/dispatcher.hpp"
+#include "pg/auth/authentication.hpp"
+#include "pg/auth/authorization.hpp"
+#include "pg/error_response.hpp"
+#include "pg/pool/pool_keeper.hpp"
+#include "pg/session/client_store.hpp"
+#include "pg/settings.hpp"
+#include "pg/shared_memory.hpp"
+
+namespace sluice::pg {
+
+enum class LoginStage { startup, authentication };
+
+struct Login {
+  ClientRef client;
+  MemoryContext context;  // holds this struct and all it points to
+  LoginStage stage;
+  std::int64_t deadline_us;
+  bool ssl_asked, gss_asked;
+  Port port;
+  StringInfoData input;   // the packet being read
+  int wanted;             // bytes it needs as far as known
+  StringInfoData output;  // what the step has to say
+  Authentication *authentication;
+  StartupPacket packet;  // points into the bytes of `input` it was read from
+  std::uint32_t pool;    // once admitted
+};
+
+static Login **logins = nullptr;
+
+void open_logins() {
+  logins = static_cast<Login **>(MemoryContextAllocZero(
+      TopMemoryContext, sizeof(Login *) * (static_cast<Size>(client_capacity()) + 1)));
+}
+
+// ------------------------------------------------------------------ leaving the login
+
+static void end_login(Login *login) {
+  logins[login->client.slot] = nullptr;
+  MyProcPort = nullptr;
+  MemoryContextDelete(login->context);
+}
+
+static void abandon_login(Login *login) {
+  const ClientRef client = login->client;
+  end_login(login);
+  forget_client(client);
+}
+
+// A peer that does not speak the protocol, or hung up in the middle: to the log only.
+static void log_protocol_violation(const char *message) {
+  shared().header->protocol_violations.fetch_add(1);
+  ereport(LOG_SERVER_ONLY, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg_internal("%s", message)));
+}
+
+static void refuse_login(Login *login, const ErrorData *error) {
+  const int sqlstate = error->sqlerrcode;
+  log_as_fatal(error);
+  resetStringInfo(&login->output);
+  append_fatal_response(&login->output, error);
+  send_last_words(login->client.slot, login->output.data, login->output.len);
+  shared().header->connections_refused.fetch_add(1);
+  if (sqlstate == ERRCODE_INVALID_PASSWORD || sqlstate == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION)
+    shared().header->authentication_failures.fetch_add(1);
+  abandon_login(login);
+}
+
+// ------------------------------------------------------------------ start-up packet
+
+static void raise_startup_error(const StartupPacket &packet) {
+  if (packet.error == StartupError::unsupported_protocol)
+    ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                    errmsg("unsupported frontend protocol %u.%u: server supports %u.0 to %u.%u",
+                           protocol_major(packet.protocol), protocol_minor(packet.protocol), kProtocolMajor,
+                           kProtocolMajor, 0)));
+  ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("%s", describe(packet.error))));
+}
+
+static void check_replication(const char *value) {
+  bool replication;
+  if (strcmp(value, "database") == 0)
+    replication = true;
+  else if (!parse_bool(value, &replication))
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("invalid value for parameter \"%s\": \"%s\"", "replication", value),
+                    errhint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")));
+  if (replication)
+    ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                    errmsg("replication connections are not supported on the pooled port"),
+                    errhint("Connect to port %d, where the server itself serves them.", PostPortNumber)));
+}
+
+static void append_negotiation(StringInfo output, const StartupPacket &packet) {
+  const int start = output->len;
+  appendStringInfoChar(output, 'v');
+  appendBinaryStringInfo(output, "\0\0\0\0", 4);
+  const uint32 newest = pg_hton32(make_protocol(kProtocolMajor, 0));
+  const uint32 count = pg_hton32(static_cast<uint32>(packet.unknown_protocol_option_count));
+  appendBinaryStringInfo(output, reinterpret_cast<const char *>(&newest), 4);
+  appendBinaryStringInfo(output, reinterpret_cast<const char *>(&count), 4);
+  for (std::size_t i = 0; i < packet.unknown_protocol_option_count; i++)
+    appendBinaryStringInfo(output, packet.unknown_protocol_options[i],
+                           static_cast<int>(strlen(packet.unknown_protocol_options[i])) + 1);
+  const uint32 length = pg_hton32(static_cast<uint32>(output->len - start - 1));
+  memcpy(output->data + start + 1, &length, sizeof(length));
+}
+
+static char *copy_name(const char *name) {
+  char *copy = pstrdup(name);
+  if (strlen(copy) >= NAMEDATALEN) copy[NAMEDATALEN - 1] = '\0';
+  return copy;
+}
+
+// Who wants to log in.  Runs in the login's context.
+static void accept_startup_packet(Login *login) {
+  const StartupPacket &packet = login->packet;
+  Port &port = login->port;
+
+  port.proto = packet.protocol;
+  if (packet.kind == StartupKind::invalid) raise_startup_error(packet);
+  if (packet.user == nullptr || packet.user[0] == '\0')
+    ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+                    errmsg("no PostgreSQL user name specified in startup packet")));
+  port.user_name = copy_name(packet.user);
+  port.database_name =
+      copy_name(packet.database != nullptr && packet.database[0] != '\0' ? packet.database : packet.user);
+  if (packet.application_name != nullptr) {
+    port.application_name = pstrdup(packet.application_name);
+    clean_ascii(port.application_name);
+  }
+  if (packet.replication != nullptr) check_replication(packet.replication);
+  if (protocol_minor(packet.protocol) > 0 || packet.unknown_protocol_option_count > 0)
+    append_negotiation(&login->output, packet);
+}
+
+// ------------------------------------------------------------------ into the pool
+
+static void append_setting(StringInfo settings, const char *name, const char *value) {
+  appendBinaryStringInfo(settings, name, static_cast<int>(strlen(name)) + 1);
+  appendBinaryStringInfo(settings, value, static_cast<int>(strlen(value)) + 1);
+}
+
+// The settings of the start-up packet in the order the server applies them:
+// switches first, then parameters.  application_name has its own place.
+static void collect_startup_settings(Login *login, StringInfo settings) {
+  const StartupPacket &packet = login->packet;
+
+  if (packet.options != nullptr) {
+    const std::size_t buffer_size = options_buffer_bytes(strlen(packet.options)) + kDebugLevelBytes;
+    char *buffer = static_cast<char *>(palloc(buffer_size));
+    auto *options = static_cast<StartupParameter *>(palloc(sizeof(StartupParameter) * 512));
+    const OptionsResult result = parse_startup_options(packet.options, buffer, buffer_size, options, 512);
+    if (result.error == OptionsError::missing_value)
+      ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
+                      errmsg(result.flag == 'c' ? "-c %s requires a value" : "--%s requires a value",
+                             result.argument)));
+    if (result.error != OptionsError::none)
+      ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
+                      errmsg("invalid command-line argument for server process: %s",
+                             result.argument != nullptr ? result.argument : packet.options),
+                      errhint("Try \"%s --help\" for more information.", "postgres")));
+    for (std::size_t i = 0; i < result.count; i++) append_setting(settings, options[i].name, options[i].value);
+  }
+  for (std::size_t i = 0; i < packet.parameter_count; i++)
+    if (strcmp(packet.parameters[i].name, "application_name") != 0)
+      append_setting(settings, packet.parameters[i].name, packet.parameters[i].value);
+}
+
+static void check_connection_limits(const LoginTarget &target) {
+  if (target.superuser) return;
+  if (target.role_connection_limit >= 0 && count_clients_of_role(target.role) >= target.role_connection_limit)
+    ereport(ERROR, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
+                    errmsg("too many connections for role \"%s\"", target.role_name)));
+  if (target.database_connection_limit >= 0 &&
+      count_clients_of_database(target.database) >= target.database_connection_limit)
+    ereport(ERROR, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
+                    errmsg("too many connections for database \"%s\"", target.database_name)));
+}
+
+static void log_authorized(const Login *login) {
+  if (!Log_connections) return;
+  const Port &port = login->port;
+  ereport(LOG, (port.application_name != nullptr
+                    ? errmsg("connection authorized: user=%s database=%s application_name=%s", port.user_name,
+                             port.database_name, port.application_name)
+                    : errmsg("connection authorized: user=%s database=%s", port.user_name, port.database_name)));
+}
+
+// Everything that can be refused.  Runs in a transaction, in the login's context;
+// fills the slot and returns the pool.
+static std::uint32_t admit(Login *login) {
+  LoginTarget target;
+  StringInfoData settings;
+  ClientSlot &slot = shared().clients[login->client.slot];
+
+  authorize_login(&login->port, &target);
+  check_connection_limits(target);
+  initStringInfo(&settings);
+  collect_startup_settings(login, &settings);
+  if (settings.len > 0 &&
+      store_startup_settings(&slot, settings.data, static_cast<std::uint32_t>(settings.len)) == 0)
+    ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of shared memory"),
+                    errdetail("The start-up settings of the client could not be stored.")));
+  if (login->port.application_name != nullptr)
+    strlcpy(slot.application_name, login->port.application_name, kNameLength);
+
+  std::uint32_t key;
+  if (!pg_strong_random(&key, sizeof(key)))
+    ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random cancel key")));
+  slot.cancel_key.store(key);
+  slot.cancel_pid.store(client_cancel_number(login->client));
+
+  const std::uint32_t pool =
+      find_or_create_pool(target.database, target.role, target.database_name, target.role_name);
+  if (pool == kNoIndex)
+    ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+                    errmsg("too many pools: database \"%s\" and role \"%s\" would need another one",
+                           target.database_name, target.role_name),
+                    errhint("You may need to increase \"%s\".", "sluice.max_pools")));
+  return pool;
+}
+
+static void enter_pool(Login *login) {
+  const ClientRef client = login->client;
+  const std::uint32_t pool = login->pool;
+
+  log_authorized(login);
+  shared().clients[client.slot].pool.store(pool);
+  shared().header->unauthenticated.fetch_sub(1);
+  end_login(login);
+  watch_for_hangup(client);
+  pool_receives_client(pool, client);
+}
+
+// ------------------------------------------------------------------ steps
+
+// AuthenticationOk: the backend that greets the client sends it together with
+// the rest, so that the client is woken once.
+constexpr int kAuthenticationOkBytes = 9;
+
+static bool flush_output(Login *login, bool without_authentication_ok) {
+  const int length = login->output.len - (without_authentication_ok ? kAuthenticationOkBytes : 0);
+  bool sent = true;
+  if (length > 0)
+    sent = send(login->port.sock, login->output.data, static_cast<size_t>(length), MSG_DONTWAIT | MSG_NOSIGNAL) ==
+           length;
+  resetStringInfo(&login->output);
+  return sent;
+}
+
+// Runs one step inside a transaction.  True when the client has been
+// authenticated and admitted to a pool.
+static bool run_step(Login *login, StringInfo message) {
+  AuthenticationStatus status;
+
+  StartTransactionCommand();
+  // As at the start of a backend: during recovery nothing higher is allowed.
+  XactIsoLevel = XACT_READ_COMMITTED;
+  MemoryContextSwitchTo(login->context);
+  if (message == nullptr) {
+    accept_startup_packet(login);
+    status = begin_authentication(&login->port, login->context, &login->output, &login->authentication);
+  } else {
+    status = continue_authentication(login->authentication, message, &login->output);
+  }
+  if (status == AuthenticationStatus::succeeded) login->pool = admit(login);
+  CommitTransactionCommand();
+  MemoryContextSwitchTo(login->context);
+  return status == AuthenticationStatus::succeeded;
+}
+
+static void step(Login *login, StringInfo message) {
+  ErrorData *volatile error = nullptr;
+  volatile bool admitted = false;
+
+  MyProcPort = &login->port;
+  PG_TRY();
+  {
+    admitted = run_step(login, message);
+  }
+  PG_CATCH();
+  {
+    MemoryContextSwitchTo(login->context);
+    error = CopyErrorData();
+    FlushErrorState();
+    AbortCurrentTransaction();
+    MemoryContextSwitchTo(login->context);
+  }
+  PG_END_TRY();
+
+  if (error != nullptr) {
+    refuse_login(login, error);
+  } else if (!flush_output(login, admitted)) {
+    abandon_login(login);
+  } else if (admitted) {
+    enter_pool(login);
+  } else {
+    // The start-up packet is still pointed into: the next message gets a buffer of its own.
+    if (login->stage == LoginStage::startup) initStringInfo(&login->input);
+    login->stage = LoginStage::authentication;
+    login->wanted = kMessageHeaderBytes;
+    resetStringInfo(&login->input);
+  }
+  MyProcPort = nullptr;
+  MemoryContextSwitchTo(TopMemoryContext);
+}
+
+// The packet read so far.  Returns false when the login has ended or entered its pool.
+static bool digest_startup(Login *login) {
+  if (login->input.len < 8) return true;
+  const uint32 length = pg_ntoh32(*reinterpret_cast<uint32 *>(login->input.data));
+  login->packet = parse_startup_packet(login->input.data, static_cast<std::size_t>(login->input.len));
+  switch (login->packet.kind) {
+    case StartupKind::incomplete:
+      login->wanted = static_cast<int>(length);
+      return true;
+    case StartupKind::ssl_request:
+    case StartupKind::gssenc_request: {
+      bool &asked = login->packet.kind == StartupKind::ssl_request ? login->ssl_asked : login->gss_asked;
+      if (asked) {
+        login->packet.kind = StartupKind::invalid;
+        login->packet.error = StartupError::unsupported_protocol;
+        break;
+      }
+      asked = true;
+      if (send(login->port.sock, "N", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1) {
+        abandon_login(login);
+        return false;
+      }
+      resetStringInfo(&login->input);
+      login->wanted = kMinStartupPacketLength;
+      return true;
+    }
+    case StartupKind::cancel_request:
+      handle_cancel_request(login->packet.cancel_pid, login->packet.cancel_key);
+      abandon_login(login);
+      return false;
+    case StartupKind::invalid:
+      if (login->packet.error == StartupError::invalid_length) {
+        log_protocol_violation(describe(StartupError::invalid_length));
+        abandon_login(login);
+        return false;
+      }
+      break;
+    case StartupKind::startup:
+      break;
+  }
+  step(login, nullptr);
+  return false;
+}
+
+static bool digest_message(Login *login) {
+  const Frame frame = parse_frame(login->input.data, static_cast<std::size_t>(login->input.len), true);
+  if (frame.status == FrameStatus::incomplete) return true;
+  if (frame.status != FrameStatus::complete) {
+    ErrorData error;
+    char message[80];
+    memset(&error, 0, sizeof(error));
+    shared().header->protocol_violations.fetch_add(1);
+    snprintf(message, sizeof(message), "expected password response, got message type %d",
+             static_cast<unsigned char>(frame.type));
+    error.sqlerrcode = ERRCODE_PROTOCOL_VIOLATION;
+    error.message =
+        frame.status == FrameStatus::invalid_type ? message : const_cast<char *>("invalid message length");
+    refuse_login(login, &error);
+    return false;
+  }
+  login->wanted = static_cast<int>(kMessageHeaderBytes + frame.body_length);
+  if (login->input.len < login->wanted) return true;
+
+  StringInfoData message;
+  MemoryContextSwitchTo(login->context);
+  initStringInfo(&message);
+  appendBinaryStringInfo(&message, login->input.data + kMessageHeaderBytes, static_cast<int>(frame.body_length));
+  // It may hold a password.
+  explicit_bzero(login->input.data, static_cast<size_t>(login->input.len));
+  step(login, &message);
+  return false;
+}
+
+static void login_lost(Login *login) {
+  if (login->stage == LoginStage::startup && login->input.len > 0 && !login->ssl_asked && !login->gss_asked) {
+    MyProcPort = &login->port;
+    log_protocol_violation("incomplete startup packet");
+  }
+  abandon_login(login);
+}
+
+void continue_login(ClientRef client) {
+  for (;;) {
+    Login *login = logins[client.slot];
+    if (login == nullptr || login->client.generation != client.generation) return;
+    while (login->input.len < login->wanted) {
+      const int missing = login->wanted - login->input.len;
+      enlargeStringInfo(&login->input, missing);
+      const ssize_t got =
+          recv(login->port.sock, login->input.data + login->input.len, static_cast<size_t>(missing), MSG_DONTWAIT);
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+      if (got <= 0) {
+        login_lost(login);
+        return;
+      }
+      login->input.len += static_cast<int>(got);
+      login->input.data[login->input.len] = '\0';
+    }
+    const bool startup = login->stage == LoginStage::startup;
+    if (!(startup ? digest_startup(login) : digest_message(login)) && startup) {
+      // A step that wants another message has stayed; everything else has ended.
+      if (logins[client.slot] == nullptr) return;
+    }
+  }
+}
+
+// ------------------------------------------------------------------ entering the login
+
+static void remember_address(ClientSlot &slot, const SockAddr &address) {
+  memset(&slot.address, 0, sizeof(slot.address));
+  if (address.addr.ss_family == AF_INET) {
+    const auto *in = reinterpret_cast<const sockaddr_in *>(&address.addr);
+    slot.address.family = 4;
+    slot.address.port = pg_ntoh16(in->sin_port);
+    memcpy(slot.address.bytes, &in->sin_addr, 4);
+  } else if (address.addr.ss_family == AF_INET6) {
+    const auto *in6 = reinterpret_cast<const sockaddr_in6 *>(&address.addr);
+    slot.address.family = 6;
+    slot.address.port = pg_ntoh16(in6->sin6_port);
+    memcpy(slot.address.bytes, &in6->sin6_addr, 16);
+  } else {
+    slot.address.family = 1;
+  }
+}
+
+static void prepare_port(Port *port, int descriptor) {
+  char host[NI_MAXHOST], service[NI_MAXSERV];
+
+  port->sock = descriptor;
+  port->raddr.salen = sizeof(port->raddr.addr);
+  getpeername(descriptor, reinterpret_cast<sockaddr *>(&port->raddr.addr), &port->raddr.salen);
+  port->laddr.salen = sizeof(port->laddr.addr);
+  getsockname(descriptor, reinterpret_cast<sockaddr *>(&port->laddr.addr), &port->laddr.salen);
+  if (port->raddr.salen == 0) port->raddr.addr.ss_family = AF_UNIX;
+  host[0] = service[0] = '\0';
+  pg_getnameinfo_all(&port->raddr.addr, static_cast<int>(port->raddr.salen), host, sizeof(host), service,
+                     sizeof(service), NI_NUMERICHOST | NI_NUMERICSERV);
+  port->remote_host = pstrdup(host);
+  port->remote_port = pstrdup(service);
+  if (port->laddr.addr.ss_family != AF_UNIX) {
+    const int on = 1;
+    setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    setsockopt(descriptor, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    (void)pq_setkeepalivesidle(tcp_keepalives_idle, port);
+    (void)pq_setkeepalivesinterval(tcp_keepalives_interval, port);
+    (void)pq_setkeepalivescount(tcp_keepalives_count, port);
+    (void)pq_settcpusertimeout(tcp_user_timeout, port);
+  }
+}
+
+static void refuse_socket(int descriptor) {
+  StringInfoData words;
+  initStringInfo(&words);
+  append_fatal_response(&words, ERRCODE_TOO_MANY_CONNECTIONS, "sorry, too many clients already", nullptr, nullptr);
+  ssize_t sent = send(descriptor, words.data, static_cast<size_t>(words.len), MSG_DONTWAIT | MSG_NOSIGNAL);
+  (void)sent;
+  pfree(words.data);
+  close(descriptor);
+  shared().header->connections_refused.fetch_add(1);
+}
+
+void begin_login(int descriptor) {
+  ClientRef client;
+
+  if (shared().header->unauthenticated.load() >= setting_max_unauthenticated_clients ||
+      !register_client(descriptor, &client)) {
+    refuse_socket(descriptor);
+    return;
+  }
+  MemoryContext context = AllocSetContextCreate(TopMemoryContext, "pg_sluice login", ALLOCSET_SMALL_SIZES);
+  MemoryContextSwitchTo(context);
+  auto *login = static_cast<Login *>(palloc0(sizeof(Login)));
+  login->client = client;
+  login->context = context;
+  login->stage = LoginStage::startup;
+  login->deadline_us = monotonic_us() + static_cast<std::int64_t>(AuthenticationTimeout) * 1000000;
+  initStringInfo(&login->input);
+  initStringInfo(&login->output);
+  login->wanted = kMinStartupPacketLength;
+  prepare_port(&login->port, client_descriptor(client.slot));
+  remember_address(shared().clients[client.slot], login->port.raddr);
+  logins[client.slot] = login;
+  if (Log_connections)
+    ereport(LOG, (login->port.remote_port[0] != '\0'
+                      ? errmsg("connection received: host=%s port=%s", login->port.remote_host,
+                               login->port.remote_port)
+                      : errmsg("connection received: host=%s", login->port.remote_host)));
+  MemoryContextSwitchTo(TopMemoryContext);
+  // Clients send their start-up packet at once: it often is there already.
+  continue_login(client);
+}
+
+std::int64_t expire_logins(std::int64_t now_us) {
+  std::int64_t next_us = -1;
+
+  if (shared().header->unauthenticated.load() <= 0) return -1;
+  for (std::uint32_t i = 0; i < client_capacity(); i++) {
+    Login *login = logins[i];
+    if (login == nullptr) continue;
+    const std::int64_t left_us = login->deadline_us - now_us;
+    if (left_us <= 0) {
+      // As the server: silently towards the client, which may not even speak the protocol.
+      MyProcPort = &login->port;
+      ereport(LOG_SERVER_ONLY, (errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling authentication due to timeout")));
+      abandon_login(login);
+    } else if (next_us < 0 || left_us < next_us) {
+      next_us = left_us;
+    }
+  }
+  return next_us;
+}
+
+}  // namespace sluice::pg

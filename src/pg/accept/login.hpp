@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// A client on its way in: from accept() until it enters its pool or is refused.
+
+#ifndef SLUICE_PG_ACCEPT_LOGIN_HPP
+#define SLUICE_PG_ACCEPT_LOGIN_HPP
+
+#include "pg/compat.hpp"
+
+#include <cstdint>
+
+#include "core/pool/shared_state.hpp"
+
+namespace sluice::pg {
+
+void open_logins();
+
+// A socket has been accepted.  Takes the descriptor, whatever happens.
+void begin_login(int descriptor);
+
+// A client in state authenticating has sent something or has gone.
+void continue_login(ClientRef client);
+
+// Ends logins that take longer than authentication_timeout.  Returns the time
+// until the next deadline in microseconds, or -1 when nobody is logging in.
+std::int64_t expire_logins(std::int64_t now_us);
+
+}  // namespace sluice::pg
+
+#endif

@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// The server's ClientAuthentication(), turned inside out: where that one reads
+// from the socket and waits, this one returns and is continued with the next
+// message.  Rules, secrets and the cryptography are the server's; so are the
+// messages, because drivers and their users know them.
+//
+//   begin ─► no challenge needed (trust, peer) ──────────────────────► succeeded
+//     │
+//     ├────► password ──► cleartext response ────────────────────────► succeeded
+//     ├────► md5 ───────► salted response ───────────────────────────► succeeded
+//     └────► sasl ──────► initial response ─► response ─ ... ────────► succeeded
+//   Whatever goes wrong raises ERROR.
+//
+// Unknown roles, roles without a password and expired passwords go through the
+// whole exchange with a made-up secret, and fail at its end like a wrong password:
+// a client learns nothing about which names exist.
+//
+// What is refused, with a hint at the server's own port: ident, which asks the
+// client's machine; pam, ldap, radius, bsd and oauth, which wait for another
+// service; gss and sspi.  Peer asks the kernel and then the system's user
+// database: where that is a remote directory without a cache, prefer another
+// method for the pooled port's Unix socket.
+//
+// ClientAuthentication_hook is not called.  Its users (auth_delay is the known
+// one) expect a process of their own that may sleep, log out or die.
+//
+// No function called here waits or ends the process: the catalogs are read
+// without the system caches for that reason (shared_catalog.hpp).
+
+#include "pg/auth/authentication.hpp"
+
+#include "pg/auth/hba_rules.hpp"
+#include "pg/auth/ident_map.hpp"
+#include "pg/auth/shared_catalog.hpp"
+
+extern "C" {
+#include <pwd.h>
+#include <unistd.h>
+
+#include "commands/user.h"
+#include "common/ip.h"
+#include "libpq/libpq.h"
+#include "libpq/pqformat.h"
+#include "libpq/sasl.h"
+#include "libpq/scram.h"
+#include "postmaster/postmaster.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+}
+
+namespace sluice::pg {
+
+namespace {
+
+enum class Expected { password, md5_response, sasl_initial_response, sasl_response, nothing };
+
+constexpr int kLongestPasswordMessage = 65535;
+constexpr int kLongestSaslMessage = 1024;
+constexpr int kMd5SaltLength = 4;
+
+}  // namespace
+
+struct Authentication {
+  Port *port;
+  MemoryContext context;
+  MatchedRule rule;
+  Oid role;  // InvalidOid: there is none of that name
+  Expected expected;
+  const char *secret;      // null: the exchange is bound to fail
+  const char *log_detail;  // why it is, for the log only
+  void *sasl_state;
+  char md5_salt[kMd5SaltLength];
+};
+
+namespace {
+
+// ---------------------------------------------------------------- messages
+
+void append_request(StringInfo output, AuthRequest request, const char *data, int length) {
+  appendStringInfoChar(output, 'R');
+  pq_sendint32(output, static_cast<uint32>(8 + length));
+  pq_sendint32(output, static_cast<uint32>(request));
+  if (length > 0) appendBinaryStringInfo(output, data, length);
+}
+
+const char *encryption_of(const Port *port) {
+#ifdef ENABLE_GSS
+  if (port->gss != nullptr && port->gss->enc) return _("GSS encryption");
+#endif
+  return port->ssl_in_use ? _("SSL encryption") : _("no encryption");
+}
+
+const char *numeric_address(const Port *port) {
+  auto *text = static_cast<char *>(palloc(NI_MAXHOST));
+  pg_getnameinfo_all(&port->raddr.addr, port->raddr.salen, text, NI_MAXHOST, nullptr, 0, NI_NUMERICHOST);
+  return text;
+}
+
+// ---------------------------------------------------------------- failures
+
+[[noreturn]] void fail_authentication(const Authentication *authentication, const char *log_detail) {
+  const MatchedRule *rule = &authentication->rule;
+  const char *user = authentication->port->user_name;
+  const char *matched = describe_matched_rule(rule->source_file, rule->line_number, rule->raw_line);
+  const char *detail = log_detail != nullptr ? psprintf("%s\n%s", log_detail, matched) : matched;
+
+  if (rule->method == uaPeer)
+    ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+                    errmsg("Peer authentication failed for user \"%s\"", user), errdetail_log("%s", detail)));
+  ereport(ERROR, (errcode(ERRCODE_INVALID_PASSWORD), errmsg("password authentication failed for user \"%s\"", user),
+                  errdetail_log("%s", detail)));
+  pg_unreachable();
+}
+
+[[noreturn]] void refuse_rejected(const Authentication *authentication) {
+  const Port *port = authentication->port;
+  ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+                  errmsg("pg_hba.conf rejects connection for host \"%s\", user \"%s\", database \"%s\", %s",
+                         numeric_address(port), port->user_name, port->database_name, encryption_of(port))));
+  pg_unreachable();
+}
+
+[[noreturn]] void refuse_unmatched(const Authentication *authentication) {
+  const Port *port = authentication->port;
+  const int passed_over = authentication->rule.host_name_line;
+  ereport(ERROR,
+          (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+           errmsg("no pg_hba.conf entry for host \"%s\", user \"%s\", database \"%s\", %s", numeric_address(port),
+                  port->user_name, port->database_name, encryption_of(port)),
+           passed_over != 0
+               ? errdetail_log("Line %d names a host; host names are not looked up on the pooled port.", passed_over)
+               : 0));
+  pg_unreachable();
+}
+
+[[noreturn]] void refuse_method(const Authentication *authentication) {
+  const MatchedRule *rule = &authentication->rule;
+  const char *matched = describe_matched_rule(rule->source_file, rule->line_number, rule->raw_line);
+  ereport(ERROR,
+          (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+           errmsg("authentication method \"%s\" is not supported on the pooled port", hba_authname(rule->method)),
+           errdetail_log("%s", matched),
+           errhint("Connect to port %d, where the server itself authenticates.", PostPortNumber)));
+  pg_unreachable();
+}
+
+// ---------------------------------------------------------------- steps
+
+void log_identity(const Authentication *authentication, const char *identity) {
+  const MatchedRule *rule = &authentication->rule;
+  if (!logs_authentication()) return;
+  ereport(LOG, (errmsg("connection authenticated: identity=\"%s\" method=%s (%s:%d)", identity,
+                       hba_authname(rule->method), rule->source_file, rule->line_number)));
+}
+
+void log_trust(const Authentication *authentication) {
+  const MatchedRule *rule = &authentication->rule;
+  if (!kLogsTrustedConnections || !logs_authentication()) return;
+  ereport(LOG, (errmsg("connection authenticated: user=\"%s\" method=%s (%s:%d)", authentication->port->user_name,
+                       hba_authname(rule->method), rule->source_file, rule->line_number)));
+}
+
+AuthenticationStatus succeed(Authentication *authentication, StringInfo output) {
+  authentication->expected = Expected::nothing;
+  append_request(output, AUTH_REQ_OK, nullptr, 0);
+  return AuthenticationStatus::succeeded;
+}
+
+AuthenticationStatus succeed_with_password(Authentication *authentication, StringInfo output) {
+  // No secret, no success, whatever the exchange says.
+  if (authentication->secret == nullptr) fail_authentication(authentication, authentication->log_detail);
+  log_identity(authentication, authentication->port->user_name);
+  return succeed(authentication, output);
+}
+
+// Fills `secret`, or leaves it null and says why in `log_detail`.  `role` is null
+// if there is none of that name.
+void take_secret(Authentication *authentication, const RoleRow *role) {
+  const char *user = authentication->port->user_name;
+
+  authentication->secret = nullptr;
+  if (role == nullptr)
+    authentication->log_detail = psprintf(_("Role \"%s\" does not exist."), user);
+  else if (role->secret_out_of_reach)
+    authentication->log_detail =
+        psprintf(_("The password of role \"%s\" is too long to be read without connecting to a database."), user);
+  else if (role->secret == nullptr)
+    authentication->log_detail = psprintf(_("User \"%s\" has no password assigned."), user);
+  else if (role->expires && role->valid_until < GetCurrentTimestamp())
+    authentication->log_detail = psprintf(_("User \"%s\" has an expired password."), user);
+  else
+    authentication->secret = role->secret;
+}
+
+void request_sasl(Authentication *authentication, StringInfo output) {
+  StringInfoData mechanisms;
+
+  initStringInfo(&mechanisms);
+  pg_be_scram_mech.get_mechanisms(authentication->port, &mechanisms);
+  appendStringInfoChar(&mechanisms, '\0');  // ends the list
+  append_request(output, AUTH_REQ_SASL, mechanisms.data, mechanisms.len);
+  authentication->expected = Expected::sasl_initial_response;
+}
+
+void request_md5(Authentication *authentication, StringInfo output) {
+  if (md5_authentication_is_impossible())
+    ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+                    errmsg("MD5 authentication is not supported when \"db_user_namespace\" is enabled")));
+  if (!pg_strong_random(authentication->md5_salt, kMd5SaltLength)) {
+    ereport(LOG, (errmsg("could not generate random MD5 salt")));
+    fail_authentication(authentication, authentication->log_detail);
+  }
+  append_request(output, AUTH_REQ_MD5, authentication->md5_salt, kMd5SaltLength);
+  authentication->expected = Expected::md5_response;
+}
+
+// With "md5" the kind of the stored secret decides; a role that has none gets the
+// challenge that most roles of this server get.
+AuthenticationStatus request_challenge(Authentication *authentication, const RoleRow *role, StringInfo output) {
+  take_secret(authentication, role);
+  const int kind = authentication->secret != nullptr ? get_password_type(authentication->secret) : Password_encryption;
+
+  if (authentication->rule.method == uaMD5 && kind == PASSWORD_TYPE_MD5)
+    request_md5(authentication, output);
+  else
+    request_sasl(authentication, output);
+  return AuthenticationStatus::wants_message;
+}
+
+// The name is copied out of the static result of getpwuid; null after a LOG message.
+const char *peer_user(const Port *port) {
+  uid_t user;
+  gid_t group;
+
+  if (getpeereid(port->sock, &user, &group) != 0) {
+    ereport(LOG, (errcode_for_socket_access(), errmsg("could not get peer credentials: %m")));
+    return nullptr;
+  }
+  errno = 0;
+  const passwd *entry = getpwuid(user);
+  if (entry == nullptr) {
+    if (errno != 0)
+      ereport(LOG, (errmsg("could not look up local user ID %ld: %m", static_cast<long>(user))));
+    else
+      ereport(LOG,
+              (errmsg("could not look up local user ID %ld: %s", static_cast<long>(user), _("user does not exist"))));
+    return nullptr;
+  }
+  return pstrdup(entry->pw_name);
+}
+
+AuthenticationStatus authenticate_peer(Authentication *authentication, StringInfo output) {
+  const char *system_user = peer_user(authentication->port);
+
+  if (system_user == nullptr) fail_authentication(authentication, nullptr);
+  log_identity(authentication, system_user);  // who it is, is certain; what it may do comes next
+  if (!is_mapped(authentication->rule.user_map, authentication->port->user_name, authentication->role, system_user))
+    fail_authentication(authentication, nullptr);
+  return succeed(authentication, output);
+}
+
+void require_client_certificate(const Authentication *authentication) {
+  if (!secure_loaded_verify_locations())
+    ereport(ERROR, (errcode(ERRCODE_CONFIG_FILE_ERROR),
+                    errmsg("client certificates can only be checked if a root certificate store is available")));
+  if (!authentication->port->peer_cert_valid)
+    ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+                    errmsg("connection requires a valid client certificate")));
+  // Comparing the certificate's name with the role is not built yet.
+  if (authentication->rule.certificate == clientCertFull) refuse_method(authentication);
+}
+
+AuthenticationStatus start_method(Authentication *authentication, const RoleRow *role, StringInfo output) {
+  if (authentication->rule.certificate != clientCertOff) require_client_certificate(authentication);
+
+  switch (authentication->rule.method) {
+    case uaReject:
+      refuse_rejected(authentication);
+    case uaImplicitReject:
+      refuse_unmatched(authentication);
+    case uaTrust:
+      log_trust(authentication);
+      return succeed(authentication, output);
+    case uaPeer:
+      return authenticate_peer(authentication, output);
+    case uaMD5:
+    case uaSCRAM:
+      return request_challenge(authentication, role, output);
+    case uaPassword:
+      append_request(output, AUTH_REQ_PASSWORD, nullptr, 0);
+      authentication->expected = Expected::password;
+      return AuthenticationStatus::wants_message;
+    default:
+      refuse_method(authentication);
+  }
+}
+
+// ---------------------------------------------------------------- responses
+
+const char *read_password(StringInfo message) {
+  if (strlen(message->data) + 1 != static_cast<size_t>(message->len))
+    ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("invalid password packet size")));
+  if (message->len == 1)
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PASSWORD), errmsg("empty password returned by client")));
+  return message->data;
+}
+
+AuthenticationStatus check_password(Authentication *authentication, StringInfo message, StringInfo output) {
+  const char *user = authentication->port->user_name;
+  const char *password = read_password(message);
+  RoleRow role;
+
+  // As late as the server does it: the secret may have changed since the request.
+  const bool role_exists = read_role(user, &role);
+  take_secret(authentication, role_exists ? &role : nullptr);
+  if (authentication->secret == nullptr ||
+      plain_crypt_verify(user, authentication->secret, password, &authentication->log_detail) != STATUS_OK)
+    fail_authentication(authentication, authentication->log_detail);
+  return succeed_with_password(authentication, output);
+}
+
+AuthenticationStatus check_md5_response(Authentication *authentication, StringInfo message, StringInfo output) {
+  const char *response = read_password(message);
+
+  if (authentication->secret == nullptr ||
+      verify_md5_response(authentication->port->user_name, authentication->secret, response, authentication->md5_salt,
+                          kMd5SaltLength, &authentication->log_detail) != STATUS_OK)
+    fail_authentication(authentication, authentication->log_detail);
+  return succeed_with_password(authentication, output);
+}
+
+// The first response names the mechanism, and may carry no data at all (null).
+const char *read_sasl_response(Authentication *authentication, StringInfo message, int *length) {
+  const char *data = nullptr;
+
+  if (authentication->expected == Expected::sasl_initial_response) {
+    const char *mechanism = pq_getmsgrawstring(message);
+    authentication->sasl_state = pg_be_scram_mech.init(authentication->port, mechanism, authentication->secret);
+    *length = static_cast<int>(pq_getmsgint(message, 4));
+    if (*length != -1) data = pq_getmsgbytes(message, *length);
+    authentication->expected = Expected::sasl_response;
+  } else {
+    *length = message->len;
+    data = pq_getmsgbytes(message, message->len);
+  }
+  pq_getmsgend(message);
+  return data;
+}
+
+AuthenticationStatus check_sasl_response(Authentication *authentication, StringInfo message, StringInfo output) {
+  char *answer = nullptr;
+  int answer_length = 0;
+  int length;
+
+  const char *data = read_sasl_response(authentication, message, &length);
+  const int result = pg_be_scram_mech.exchange(authentication->sasl_state, data, length, &answer, &answer_length,
+                                               &authentication->log_detail);
+
+  if (result == PG_SASL_EXCHANGE_CONTINUE) {
+    if (answer != nullptr) append_request(output, AUTH_REQ_SASL_CONT, answer, answer_length);
+    return AuthenticationStatus::wants_message;
+  }
+  if (result != PG_SASL_EXCHANGE_SUCCESS) fail_authentication(authentication, authentication->log_detail);
+  if (answer != nullptr) append_request(output, AUTH_REQ_SASL_FIN, answer, answer_length);
+  return succeed_with_password(authentication, output);
+}
+
+AuthenticationStatus process_message(Authentication *authentication, StringInfo message, StringInfo output) {
+  if (message->len + 4 > longest_authentication_message(authentication))
+    ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("invalid message length")));
+
+  switch (authentication->expected) {
+    case Expected::password:
+      return check_password(authentication, message, output);
+    case Expected::md5_response:
+      return check_md5_response(authentication, message, output);
+    case Expected::sasl_initial_response:
+    case Expected::sasl_response:
+      return check_sasl_response(authentication, message, output);
+    case Expected::nothing:
+      break;
+  }
+  elog(ERROR, "authentication is over");
+  pg_unreachable();
+}
+
+bool expects_sasl(const Authentication *authentication) {
+  return authentication->expected == Expected::sasl_initial_response ||
+         authentication->expected == Expected::sasl_response;
+}
+
+}  // namespace
+
+bool load_authentication_rules() {
+  const bool rules_loaded = load_hba_rules();
+  const bool map_loaded = load_ident_map();
+
+  if (!rules_loaded)
+    ereport(LOG, (errmsg("the pooled port keeps its former rules because \"%s\" could not be loaded", HbaFileName)));
+  if (!map_loaded)
+    ereport(LOG,
+            (errmsg("the pooled port keeps its former user maps because \"%s\" could not be loaded", IdentFileName)));
+  return rules_loaded && map_loaded;
+}
+
+AuthenticationStatus begin_authentication(Port *port, MemoryContext context, StringInfo output,
+                                          Authentication **result) {
+  const MemoryContext caller_context = MemoryContextSwitchTo(context);
+
+  auto *authentication = static_cast<Authentication *>(palloc0(sizeof(Authentication)));
+  authentication->port = port;
+  authentication->context = context;
+  authentication->expected = Expected::nothing;
+  *result = authentication;
+
+  // One look at the role serves the rules (groups) and the challenge (secret).
+  RoleRow role;
+  const bool role_exists = read_role(port->user_name, &role);
+  authentication->role = role_exists ? role.oid : InvalidOid;
+  authentication->rule = find_hba_rule(port, authentication->role);
+  const AuthenticationStatus status = start_method(authentication, role_exists ? &role : nullptr, output);
+
+  MemoryContextSwitchTo(caller_context);
+  return status;
+}
+
+AuthenticationStatus continue_authentication(Authentication *authentication, StringInfo message, StringInfo output) {
+  const MemoryContext caller_context = MemoryContextSwitchTo(authentication->context);
+  const AuthenticationStatus status = process_message(authentication, message, output);
+
+  MemoryContextSwitchTo(caller_context);
+  return status;
+}
+
+int longest_authentication_message(const Authentication *authentication) {
+  return expects_sasl(authentication) ? kLongestSaslMessage : kLongestPasswordMessage;
+}
+
+void refuse_message_type(const Authentication *authentication, int type) {
+  if (expects_sasl(authentication))
+    ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("expected SASL response, got message type %d", type)));
+  ereport(ERROR,
+          (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("expected password response, got message type %d", type)));
+  pg_unreachable();
+}
+
+}  // namespace sluice::pg

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// What an authenticated client may do: log in as its role, connect to its
+// database.
+
+#ifndef SLUICE_PG_AUTH_AUTHORIZATION_HPP
+#define SLUICE_PG_AUTH_AUTHORIZATION_HPP
+
+#include "pg/compat.hpp"
+
+extern "C" {
+#include "libpq/libpq-be.h"
+}
+
+namespace sluice::pg {
+
+struct LoginTarget {
+  Oid database;
+  Oid role;
+  char database_name[NAMEDATALEN];
+  char role_name[NAMEDATALEN];
+  bool superuser;
+  int role_connection_limit;      // -1 = none
+  int database_connection_limit;  // -1 = none
+};
+
+// Checks port->user_name and port->database_name and fills `target`.  Raises
+// ERROR with the message and SQLSTATE a direct connection gives (28000, 3D000,
+// 55000, 42501), or 54000 or 55P03 where the catalogs cannot be read from here.
+// The connection limits are returned, not enforced: they do not apply to
+// superusers, and the caller counts.
+//
+// Needs a transaction.  What it allocates in CurrentMemoryContext is a few
+// hundred bytes that nobody needs afterwards.
+void authorize_login(const Port *port, LoginTarget *target);
+
+}  // namespace sluice::pg
+
+#endif

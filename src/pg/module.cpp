@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// What the server calls when it loads the library.
+
+#include "pg/compat.hpp"
+
+extern "C" {
+#include "postmaster/bgworker.h"
+
+PG_MODULE_MAGIC;
+
+PGDLLEXPORT void _PG_init(void);
+}
+
+#include <cstdio>
+
+#include "pg/accept/dispatcher.hpp"
+#include "pg/settings.hpp"
+#include "pg/shared_memory.hpp"
+#include "pg/tuning/statistician.hpp"
+
+extern "C" void _PG_init(void) {
+  using namespace sluice::pg;
+
+  // Loaded by a session that calls one of the SQL functions: nothing to set up,
+  // and the functions say what is missing.
+  if (!process_shared_preload_libraries_in_progress) return;
+
+  define_settings();
+
+  // The user sets one number, not two.  MaxBackends is computed after the
+  // preloaded libraries, so the server makes room for these workers.
+  max_worker_processes += setting_max_backends + 2;
+
+  request_shared_memory();
+  register_dispatcher();
+  register_statistician();
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// How the dispatcher hands copies of clients' sockets to pooled backends.
+//
+// A SOCK_SEQPACKET Unix socket inside the data directory (mode 0700, so only the
+// server's own user reaches it; the peer's credentials are checked besides).
+// Each backend keeps one connection.  Messages have a fixed size and may carry
+// one descriptor (SCM_RIGHTS).
+//
+//   backend -> dispatcher   hello      I am backend B, generation G
+//   dispatcher -> backend   welcome    + the pool's epoll set
+//   backend -> dispatcher   request    I need client (slot, generation)
+//   dispatcher -> backend   client     + the client's socket (also unasked, at connect time)
+//   dispatcher -> backend   gone       that client has left
+
+#ifndef SLUICE_PG_POOL_CONTROL_CHANNEL_HPP
+#define SLUICE_PG_POOL_CONTROL_CHANNEL_HPP
+
+#include <cstdint>
+
+namespace sluice::pg {
+
+enum class ControlKind : std::uint32_t { hello = 1, welcome, request, client, gone };
+
+struct ControlMessage {
+  ControlKind kind;
+  std::uint32_t backend;
+  std::uint32_t slot;        // client slot, or the backend's generation in hello
+  std::uint32_t generation;  // of the client
+};
+
+// The dispatcher's end.  Returns the listening descriptor, or -1 with errno.
+int listen_on_control_channel();
+
+// A backend's end.  Returns the connected descriptor, or -1 with errno.
+int connect_to_control_channel();
+
+// True if the peer runs as the same user as this server.
+bool control_peer_is_ours(int channel);
+
+// Sends without blocking; `descriptor` -1 sends none.  False with errno.
+bool send_control_message(int channel, const ControlMessage &message, int descriptor);
+
+enum class ControlReceipt { message, nothing, closed };
+
+// Receives without blocking; *descriptor is -1 when the message carried none.
+// The descriptor belongs to the caller.
+ControlReceipt receive_control_message(int channel, ControlMessage *message, int *descriptor);
+
+}  // namespace sluice::pg
+
+#endif

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// The hand-over of clients between the backends of one pool.
+//
+// A ready client must never be overlooked: whenever a client is armed in the
+// pool's epoll set, some backend sleeps in that set, or all backends work, and
+// then the dispatcher watches (pool_keeper.cpp).  A *lingering* backend stays on
+// its last client instead of sleeping in the set, so that with no more clients
+// than backends each transaction costs what it costs on a direct connection.
+//
+// Counters (PoolSlot): waiters, backends asleep in the set; lingerers; armed,
+// clients in the set; queued, clients in the wait queue.  All changes and checks
+// below are sequentially consistent, because each answer rests on two processes
+// that first write one counter and then read the other's:
+//
+//   A backend starts lingering while the last waiter leaves.  The lingerer counts
+//   itself, then looks at waiters and armed; the waiter takes itself out, then
+//   looks at lingerers.  One sees the other: either the lingerer does not linger,
+//   or it is poked.
+//
+//   A client is armed while everyone lingers.  Whoever arms it is a backend on
+//   its way to the set, hence a waiter in a moment.
+//
+//   A client is queued while a backend goes to sleep.  The backend counts itself
+//   into waiters, then looks at queued; the dispatcher counts queued, then looks
+//   at waiters and rings the bell.
+//
+// Taking a client is won by compare-and-set on its state word; events and queue
+// entries that outlived their client lose there.
+//
+// Descriptors.  A copy of each client's socket is kept at the same number as in
+// the dispatcher; `known_generations` says which client the copy is of.
+
+#include "pg/compat.hpp"
+
+#include "pg/pool/lease.hpp"
+
+extern "C" {
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
+#include "storage/ipc.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+}
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/pool/growth_governor.hpp"
+#include "core/pool/hand_over.hpp"
+#include "pg/accept/dispatcher.hpp"
+#include "pg/pool/control_channel.hpp"
+#include "pg/pool/wake_up.hpp"
+#include "pg/session/interrupts.hpp"
+#include "pg/session/session.hpp"
+#include "pg/shared_memory.hpp"
+
+namespace sluice::pg {
+
+static int control = -1;
+static int pool_epoll = -1;
+static std::uint32_t *known_generations = nullptr;  // [max_clients]; generation + 1, 0 = no copy
+static std::int64_t pending_statistics_us = -1;
+static bool counted_as_waiter = false;
+static bool counted_as_lingerer = false;
+
+constexpr int kControlPatienceMs = 1000;
+constexpr int kWelcomeAttempts = 10;
+
+// ------------------------------------------------------------------ joining
+
+extern "C" {
+
+// The counters outlive this process.
+static void leave_pool(int, Datum) {
+  if (counted_as_waiter) session.pool->waiters.fetch_sub(1);
+  if (counted_as_lingerer) session.pool->lingerers.fetch_sub(1);
+  counted_as_waiter = counted_as_lingerer = false;
+  if (session.client != nullptr) dismiss_leased_client();
+}
+
+}  // extern "C"
+
+static void raise_descriptor_limit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
+static int client_descriptor(std::uint32_t slot) {
+  return static_cast<int>(shared().header->descriptor_base + slot);
+}
+
+// Takes what the dispatcher has sent.  True when there was something.
+static bool take_control_message(ControlMessage *message) {
+  int descriptor;
+  switch (receive_control_message(control, message, &descriptor)) {
+    case ControlReceipt::nothing:
+      return false;
+    case ControlReceipt::closed:
+      ereport(FATAL, (errcode(ERRCODE_CONNECTION_FAILURE), errmsg("the dispatcher of pg_sluice has gone")));
+    case ControlReceipt::message:
+      break;
+  }
+  if (descriptor < 0) return true;
+  if (message->kind == ControlKind::welcome) {
+    pool_epoll = descriptor;
+    return true;
+  }
+  if (message->kind == ControlKind::client && message->slot < shared().header->max_clients &&
+      dup3(descriptor, client_descriptor(message->slot), O_CLOEXEC) >= 0)
+    known_generations[message->slot] = message->generation + 1;
+  close(descriptor);
+  return true;
+}
+
+void join_pool() {
+  ControlMessage message;
+
+  raise_descriptor_limit();
+  known_generations = static_cast<std::uint32_t *>(
+      MemoryContextAllocHuge(TopMemoryContext, sizeof(std::uint32_t) * shared().header->max_clients));
+  memset(known_generations, 0, sizeof(std::uint32_t) * shared().header->max_clients);
+  before_shmem_exit(leave_pool, 0);
+  control = connect_to_control_channel();
+  if (control < 0 || !control_peer_is_ours(control))
+    ereport(FATAL, (errcode_for_socket_access(), errmsg("could not connect to the dispatcher of pg_sluice: %m")));
+  const ControlMessage hello{ControlKind::hello, session.index, session.backend->generation.load(), 0};
+  if (!send_control_message(control, hello, -1))
+    ereport(FATAL, (errcode_for_socket_access(), errmsg("could not speak to the dispatcher of pg_sluice: %m")));
+  for (int attempt = 0; pool_epoll < 0 && attempt < kWelcomeAttempts; attempt++) {
+    wait_readable(control, kControlPatienceMs);
+    CHECK_FOR_INTERRUPTS();
+    while (pool_epoll < 0 && take_control_message(&message)) {
+    }
+  }
+  if (pool_epoll < 0)
+    ereport(FATAL, (errcode(ERRCODE_CONNECTION_FAILURE), errmsg("the dispatcher of pg_sluice did not answer")));
+}
+
+// ------------------------------------------------------------------ statistics while idle
+
+void set_statistics_deadline(std::int64_t deadline_us) { pending_statistics_us = deadline_us; }
+std::int64_t statistics_deadline_us() { return pending_statistics_us; }
+
+void flush_due_statistics() {
+  if (pending_statistics_us < 0 || monotonic_us() < pending_statistics_us) return;
+  pending_statistics_us = -1;
+  pgstat_report_stat(true);
+}
+
+// ------------------------------------------------------------------ the client's socket
+
+static bool has_copy(ClientRef client) { return known_generations[client.slot] == client.generation + 1; }
+
+// Makes sure a copy of the client's socket is here; asks for it at first meeting.
+static bool obtain_copy(ClientRef client) {
+  ControlMessage message;
+
+  while (!has_copy(client) && take_control_message(&message)) {
+  }
+  for (int attempt = 0; !has_copy(client) && attempt < kWelcomeAttempts; attempt++) {
+    const ControlMessage request{ControlKind::request, session.index, client.slot, client.generation};
+    if (!send_control_message(control, request, -1)) return false;
+    wait_readable(control, kControlPatienceMs);
+    CHECK_FOR_INTERRUPTS();
+    while (!has_copy(client) && take_control_message(&message))
+      if (message.kind == ControlKind::gone && message.slot == client.slot &&
+          message.generation == client.generation)
+        return false;
+  }
+  return has_copy(client);
+}
+
+// ------------------------------------------------------------------ leasing
+
+static bool win_client(ClientRef client, ClientState from) {
+  ClientSlot &slot = shared().clients[client.slot];
+  std::uint64_t word = slot.word.load();
+  const ClientWord seen = ClientWord::unpack(word);
+
+  if (seen.generation != client.generation || seen.state != from) return false;
+  return slot.word.compare_exchange_strong(
+      word, ClientWord{client.generation, session.index, ClientState::leased}.pack());
+}
+
+// The number must be there before anyone can look it up through the client.
+static void open_lease(ClientRef client) {
+  BackendSlot *backend = session.backend;
+  const std::uint64_t lease = backend->lease.load() + 1;
+
+  session.client_ref = client;
+  session.client_vanished = 0;
+  session.told_to_leave = 0;
+  session.lease = lease;
+  backend->lease.store(lease);
+  backend->client.store(client.slot);
+  backend->client_generation.store(client.generation);
+}
+
+static void count_lease(std::int64_t now_us, bool queued) {
+  PoolSlot *pool = session.pool;
+  ClientSlot *client = session.client;
+  std::int64_t waited_us = 0;
+
+  if (queued) {
+    waited_us = monotonic_us() - client->ready_since_us.load(std::memory_order_relaxed);
+    if (waited_us < 0) waited_us = 0;
+    client->ready_since_us.store(0, std::memory_order_relaxed);
+    client->waited_us.fetch_add(static_cast<std::uint64_t>(waited_us), std::memory_order_relaxed);
+    pool->waits.fetch_add(1, std::memory_order_relaxed);
+  }
+  pool->leases.fetch_add(1, std::memory_order_relaxed);
+  pool->wait_us.record(static_cast<std::uint64_t>(waited_us));
+  client->state_since_us.store(now_us, std::memory_order_relaxed);
+  session.backend->lease_since_us.store(now_us, std::memory_order_relaxed);
+}
+
+// If this was the last one to watch the set, somebody else has to.
+static void see_to_the_set() {
+  PoolSlot *pool = session.pool;
+  if (!needs_watcher(pool->waiters.load(), pool->armed.load(), pool->queued.load())) return;
+  if (pool->lingerers.load() > 0) poke_lingering_backend(session.pool_index);
+  ask_dispatcher_to_watch(session.pool_index);
+}
+
+// Tries to take this client.  On success its socket is here.
+static bool take_client(ClientRef client, ClientState from) {
+  // Announced before it is won, so that a cancel that finds the client leased
+  // finds this lease's number.
+  open_lease(client);
+  if (!win_client(client, from)) {
+    session.backend->client.store(kNoIndex);
+    return false;
+  }
+  PoolSlot *pool = session.pool;
+  (from == ClientState::idle ? pool->armed : pool->queued).fetch_sub(1);
+  session.client = &shared().clients[client.slot];
+  const std::int64_t now_us = coarse_monotonic_us();
+  enter_state(BackendState::active, now_us);
+  count_lease(now_us, from == ClientState::ready);
+  see_to_the_set();
+  if (obtain_copy(client)) return true;
+  ereport(LOG, (errmsg("could not get the socket of client %u", client.slot)));
+  dismiss_leased_client();
+  return false;
+}
+
+static bool take_from_queue() {
+  std::uint64_t entry;
+  PoolSlot *pool = session.pool;
+
+  if (pool->queued.load() <= 0) return false;
+  while (pool->wait_queue.get().pop(entry))
+    if (take_client(ClientRef::unpack(entry), ClientState::ready)) return true;
+  return false;
+}
+
+static bool take_event(const epoll_event &event) {
+  if (event.data.u64 == kBellEvent) return take_from_queue();
+  return take_client(ClientRef::unpack(event.data.u64), ClientState::idle);
+}
+
+static void retire_if_asked() {
+  const auto reason = static_cast<RetireReason>(session.backend->retire_requested.load());
+  if (reason == RetireReason::none) return;
+  enter_state(BackendState::retiring, coarse_monotonic_us());
+  ereport(DEBUG1, (errmsg_internal("pooled backend leaves: %s", describe(reason))));
+  proc_exit(0);
+}
+
+// Sleeps in the pool's set until there is a client, an interrupt, or statistics
+// are due.
+static bool sleep_in_set(epoll_event *event) {
+  PoolSlot *pool = session.pool;
+
+  enter_state(BackendState::waiting, coarse_monotonic_us());
+  counted_as_waiter = true;
+  pool->waiters.fetch_add(1);
+  bool ready = false;
+  if (pool->queued.load() <= 0) {
+    pgstat_report_wait_start(WAIT_EVENT_CLIENT_READ);
+    ready = wait_for_event(pool_epoll, event, pending_statistics_us) == Wake::ready;
+    pgstat_report_wait_end();
+  }
+  pool->waiters.fetch_sub(1);
+  counted_as_waiter = false;
+  return ready;
+}
+
+int lease_client() {
+  epoll_event event;
+
+  for (;;) {
+    if (session.mail || InterruptPending || ConfigReloadPending) handle_interrupts();
+    retire_if_asked();
+    if (take_from_queue()) break;
+    if (epoll_wait(pool_epoll, &event, 1, 0) > 0) {
+      if (take_event(event)) break;
+      continue;
+    }
+    flush_due_statistics();
+    if (sleep_in_set(&event)) {
+      if (take_event(event)) break;
+      // Woken for nothing: somebody else must not be left waiting for us.
+      see_to_the_set();
+      continue;
+    }
+    handle_interrupts();
+  }
+  return client_descriptor(session.client_ref.slot);
+}
+
+// ------------------------------------------------------------------ parting
+
+static bool is_wanted_elsewhere() {
+  PoolSlot *pool = session.pool;
+  return session.backend->retire_requested.load() != 0 ||
+         !should_linger(pool->waiters.load(), pool->armed.load(), pool->queued.load());
+}
+
+bool linger_on_client(std::int64_t deadline_us) {
+  PoolSlot *pool = session.pool;
+  const int descriptor = client_descriptor(session.client_ref.slot);
+  Wake wake = Wake::interrupted;
+
+  if (is_wanted_elsewhere()) return false;
+  session.backend->poked.store(0);
+  enter_state(BackendState::lingering, coarse_monotonic_us());
+  counted_as_lingerer = true;
+  pool->lingerers.fetch_add(1);
+  pgstat_report_wait_start(WAIT_EVENT_CLIENT_READ);
+  while (!is_wanted_elsewhere() && session.backend->poked.load() == 0 && !session.told_to_leave) {
+    std::int64_t until_us = deadline_us;
+    if (pending_statistics_us >= 0 && (until_us < 0 || pending_statistics_us < until_us))
+      until_us = pending_statistics_us;
+    wake = wait_for_socket(descriptor, POLLIN, until_us);
+    if (wake == Wake::ready) break;
+    if (wake == Wake::interrupted) handle_interrupts();
+    flush_due_statistics();
+    if (wake == Wake::timed_out && deadline_us >= 0 && monotonic_us() >= deadline_us) break;
+  }
+  pgstat_report_wait_end();
+  pool->lingerers.fetch_sub(1);
+  counted_as_lingerer = false;
+  enter_state(BackendState::active, coarse_monotonic_us());
+  return wake == Wake::ready || session.told_to_leave || (deadline_us >= 0 && monotonic_us() >= deadline_us);
+}
+
+static void close_lease() {
+  session.backend->client.store(kNoIndex);
+  session.client = nullptr;
+  session.held = false;
+  session.lease = 0;
+}
+
+void give_back_client() {
+  const ClientRef client = session.client_ref;
+  ClientSlot *slot = session.client;
+  epoll_event event{};
+
+  slot->state_since_us.store(coarse_monotonic_us(), std::memory_order_relaxed);
+  close_lease();
+  session.pool->armed.fetch_add(1);
+  slot->word.store(ClientWord{client.generation, kNoIndex, ClientState::idle}.pack());
+  // From here on the client may be anybody's.  If it has been forgotten already,
+  // its socket is out of the set and this fails: as it should.
+  event.events = EPOLLIN | EPOLLONESHOT;
+  event.data.u64 = client.pack();
+  epoll_ctl(pool_epoll, EPOLL_CTL_MOD, client_descriptor(client.slot), &event);
+}
+
+void dismiss_leased_client() {
+  const ClientRef client = session.client_ref;
+  ClientSlot *slot = session.client;
+
+  slot->state_since_us.store(coarse_monotonic_us(), std::memory_order_relaxed);
+  close_lease();
+  slot->word.store(ClientWord{client.generation, kNoIndex, ClientState::closing}.pack());
+  // The dispatcher sees the hang-up of its own copy and forgets the client.
+  if (has_copy(client)) {
+    shutdown(client_descriptor(client.slot), SHUT_RDWR);
+    close(client_descriptor(client.slot));
+    known_generations[client.slot] = 0;
+  }
+}
+
+}  // namespace sluice::pg

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// The dispatcher's side of the pools: it creates them, watches them under
+// pressure, lets the governor start and retire backends, and ends waits that
+// last too long.
+
+#ifndef SLUICE_PG_POOL_POOL_KEEPER_HPP
+#define SLUICE_PG_POOL_POOL_KEEPER_HPP
+
+#include "pg/compat.hpp"
+
+#include <cstdint>
+
+#include "core/pool/shared_state.hpp"
+
+namespace sluice::pg {
+
+// Prepares the book-keeping.  `epoll` is the dispatcher's own set, which will
+// also watch the control channels.
+void open_pool_keeper(int epoll);
+
+// The pool of (database, role), created when it does not exist.  kNoIndex when
+// there is no room for another.
+std::uint32_t find_or_create_pool(Oid database, Oid role, const char *database_name, const char *role_name);
+
+// An authenticated client enters its pool: it is made ready (its first lease
+// greets it) and somebody is told.
+void pool_receives_client(std::uint32_t pool, ClientRef client);
+
+// A client is being forgotten: out of the pool's epoll set.
+void pool_forgets_client(std::uint32_t pool, int descriptor);
+
+// The control listener has a new connection / a control channel has news.
+void accept_control_channel(int listener);
+void serve_control_channel(std::uint32_t backend);
+
+// What is due: pressure, growth, time limits, retirements, dead workers.
+void keep_pools(std::int64_t now_us);
+
+// How long the dispatcher may sleep, in microseconds.
+std::int64_t pool_keeper_sleep_us();
+
+// Settings were reloaded.
+void pools_reread_settings();
+
+// How many clients of this role / database are logged in (for CONNECTION LIMIT).
+int count_clients_of_role(Oid role);
+int count_clients_of_database(Oid database);
+
+}  // namespace sluice::pg
+
+#endif

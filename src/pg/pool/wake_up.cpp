@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: PostgreSQL
+#include "pg/pool/wake_up.hpp"
+
+#include <poll.h>
+#include <signal.h>
+
+#include "pg/shared_memory.hpp"
+
+namespace sluice::pg {
+
+void poke_lingering_backend(std::uint32_t pool) {
+  SharedState &state = shared();
+  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+    BackendSlot &backend = state.backends[i];
+    if (backend.state.load() != static_cast<std::uint32_t>(BackendState::lingering) || backend.pool.load() != pool)
+      continue;
+    std::uint32_t unpoked = 0;
+    const std::int32_t pid = backend.pid.load();
+    if (pid == 0 || !backend.poked.compare_exchange_strong(unpoked, 1)) continue;
+    kill(pid, SIGUSR2);
+    return;
+  }
+}
+
+void ask_dispatcher_to_watch(std::uint32_t pool) {
+  SharedState &state = shared();
+  std::uint32_t unwatched = 0;
+  if (!state.pools[pool].watched.compare_exchange_strong(unwatched, 1)) return;
+  const std::int32_t pid = state.header->dispatcher_pid.load();
+  if (pid != 0) kill(pid, SIGUSR2);
+}
+
+bool wait_readable(int descriptor, int timeout_ms) {
+  pollfd interest{descriptor, POLLIN, 0};
+  return poll(&interest, 1, timeout_ms) > 0;
+}
+
+}  // namespace sluice::pg

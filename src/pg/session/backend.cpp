@@ -1,0 +1,560 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// A pooled backend: its start, its loop, and what an error means in it.
+//
+// The loop: lease a client; serve its messages until the transaction has ended
+// and nothing more of it is buffered; stay on it if nobody needs this backend,
+// else give it back and lease the next.
+//
+// Errors end up at one sigsetjmp, as in any backend.  What they cost:
+//   in a command                the command, and its transaction (as always)
+//   while waiting for a command, or marked by ereport_client_end(), or the
+//   client has gone             the client; the backend goes on
+//   while cleaning up           the backend (it may not be clean)
+//   FATAL                       the backend; its client is told by the server's code
+
+#include "pg/compat.hpp"
+
+extern "C" {
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "commands/async.h"
+#include "jit/jit.h"
+#include "libpq/libpq.h"
+#include "libpq/pqformat.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "replication/slot.h"
+#include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "storage/procsignal.h"
+#include "tcop/dest.h"
+#include "tcop/fastpath.h"
+#include "tcop/tcopprot.h"
+#include "utils/backend_status.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+#include "utils/ps_status.h"
+#include "utils/snapmgr.h"
+#include "utils/timeout.h"
+#include "utils/timestamp.h"
+
+PGDLLEXPORT void sluice_backend_main(Datum arg);
+}
+
+#include "core/pool/growth_governor.hpp"
+#include "core/session/message.hpp"
+#include "pg/accept/dispatcher.hpp"
+#include "pg/error_response.hpp"
+#include "pg/pool/lease.hpp"
+#include "pg/session/client_settings.hpp"
+#include "pg/session/client_stream.hpp"
+#include "pg/session/extended_query.hpp"
+#include "pg/session/greeting.hpp"
+#include "pg/session/interrupts.hpp"
+#include "pg/session/session.hpp"
+#include "pg/session/session_reset.hpp"
+#include "pg/session/simple_query.hpp"
+#include "pg/session/statements.hpp"
+#include "pg/session/transaction.hpp"
+#include "pg/settings.hpp"
+#include "pg/shared_memory.hpp"
+
+#include <poll.h>
+
+namespace sluice::pg {
+
+Session session;
+
+// ------------------------------------------------------------------ parting from the client
+
+static bool is_session_mode() {
+  return session.pool->mode.load(std::memory_order_relaxed) == static_cast<std::int32_t>(PoolMode::session);
+}
+
+static void leave_for_good() {
+  enter_state(BackendState::retiring, coarse_monotonic_us());
+  proc_exit(0);
+}
+
+// The client leaves for good: hung up, said goodbye, or was ended.
+static void end_client(bool in_the_middle) {
+  const bool was_held = session.held;
+
+  session.reading_command = false;
+  session.cleaning_up = true;
+  end_query();
+  if (in_the_middle) session.pool->clients_lost.fetch_add(1);
+  AbortOutOfAnyTransaction();
+  session.transaction_started = false;
+  session.skip_until_sync = false;
+  session.ready_for_query_due = false;
+  (void)flush_stream();
+  mute_stream(true);
+  drop_local_unnamed_statement();
+  bool clean = true;
+  if (was_held)
+    clean = reset_after_session();
+  else
+    reset_after_transaction();
+  apply_no_startup_settings();
+  mute_stream(false);
+  pgstat_report_activity(STATE_IDLE, nullptr);
+  see_client_off();
+  dismiss_leased_client();
+  session.cleaning_up = false;
+  if (!clean) leave_for_good();
+}
+
+static void part_from_client() {
+  session.cleaning_up = true;
+  store_unnamed_statement();
+  drop_local_unnamed_statement();
+  see_client_off();
+  give_back_client();
+  session.cleaning_up = false;
+}
+
+// ------------------------------------------------------------------ between commands
+
+static std::int64_t idle_deadline_us(int timeout_ms) {
+  return timeout_ms > 0 ? monotonic_us() + static_cast<std::int64_t>(timeout_ms) * 1000 : -1;
+}
+
+static void report_statistics() {
+  const long wait_ms = pgstat_report_stat(false);
+  if (wait_ms <= 0)
+    set_statistics_deadline(-1);
+  else if (statistics_deadline_us() < 0)
+    set_statistics_deadline(monotonic_us() + wait_ms * 1000);
+}
+
+static void count_transaction() {
+  session.pool->transactions.fetch_add(1, std::memory_order_relaxed);
+  session.client->transactions.fetch_add(1, std::memory_order_relaxed);
+  session.backend->transactions.fetch_add(1, std::memory_order_relaxed);
+}
+
+// A command cycle is over: what everybody may see of it, and ReadyForQuery.
+static void conclude_command_cycle() {
+  const bool in_transaction = IsTransactionOrTransactionBlock();
+
+  session.ready_for_query_due = false;
+  if (IsAbortedTransactionBlockState()) {
+    set_ps_display("idle in transaction (aborted)");
+    pgstat_report_activity(STATE_IDLEINTRANSACTION_ABORTED, nullptr);
+  } else if (in_transaction) {
+    set_ps_display("idle in transaction");
+    pgstat_report_activity(STATE_IDLEINTRANSACTION, nullptr);
+  } else {
+    // Before ReadyForQuery, so that a client sees its own notifications first.
+    if (notifyInterruptPending) ProcessNotifyInterrupt(false);
+    report_statistics();
+    set_ps_display("idle");
+    pgstat_report_activity(STATE_IDLE, nullptr);
+    count_transaction();
+    // Here, so that changed parameters are reported with this answer.
+    if (!session.held) reset_after_transaction();
+  }
+  ReportChangedGUCOptions();
+  ReadyForQuery(DestRemote);
+  end_query();
+  if (stream_peer_is_gone()) return;
+  if (in_transaction)
+    enter_state(BackendState::thinking, coarse_monotonic_us());
+  else if (session.held)
+    enter_state(BackendState::held, coarse_monotonic_us());
+}
+
+// The transaction is over and nothing of the client is buffered: who is next?
+// Returns false when the client has been given back.
+static bool stay_or_part() {
+  const std::int64_t deadline_us = idle_deadline_us(IdleSessionTimeout);
+
+  if (linger_on_client(deadline_us)) {
+    if (session.told_to_leave)
+      ereport_client_end((errcode(ERRCODE_ADMIN_SHUTDOWN),
+                          errmsg("terminating connection due to administrator command")));
+    return true;
+  }
+  part_from_client();
+  return false;
+}
+
+// ------------------------------------------------------------------ reading a message
+
+static void raise_idle_timeout() {
+  if (IsTransactionOrTransactionBlock())
+    ereport_client_end((errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
+                        errmsg("terminating connection due to idle-in-transaction timeout")));
+  ereport_client_end((errcode(ERRCODE_IDLE_SESSION_TIMEOUT),
+                      errmsg("terminating connection due to idle-session timeout")));
+}
+
+// Waits for input.  False when the stream has ended.
+static bool await_input() {
+  const bool in_transaction = IsTransactionOrTransactionBlock();
+  const std::int64_t deadline_us =
+      session.transaction_started && !in_transaction
+          ? -1  // between the messages of one extended-protocol cycle
+          : idle_deadline_us(in_transaction ? IdleInTransactionSessionTimeout : IdleSessionTimeout);
+
+  for (;;) {
+    if (session.told_to_leave)
+      ereport_client_end((errcode(ERRCODE_ADMIN_SHUTDOWN),
+                          errmsg("terminating connection due to administrator command")));
+    switch (fill_stream()) {
+      case Fill::got_bytes:
+        return true;
+      case Fill::ended:
+        return false;
+      case Fill::would_block:
+        break;
+    }
+    std::int64_t until_us = deadline_us;
+    const std::int64_t statistics_us = in_transaction ? -1 : statistics_deadline_us();
+    if (statistics_us >= 0 && (until_us < 0 || statistics_us < until_us)) until_us = statistics_us;
+    pgstat_report_wait_start(WAIT_EVENT_CLIENT_READ);
+    const Wake wake = wait_for_socket(MyProcPort->sock, POLLIN, until_us);
+    pgstat_report_wait_end();
+    if (wake == Wake::interrupted) handle_interrupts();
+    if (wake == Wake::timed_out && deadline_us >= 0 && monotonic_us() >= deadline_us) raise_idle_timeout();
+    if (!in_transaction) flush_due_statistics();
+  }
+}
+
+static void raise_frame_error(const Frame &frame) {
+  shared().header->protocol_violations.fetch_add(1);
+  if (frame.status == FrameStatus::invalid_type)
+    ereport_client_end((errcode(ERRCODE_PROTOCOL_VIOLATION),
+                        errmsg("invalid frontend message type %d", static_cast<unsigned char>(frame.type))));
+  // The server's own answer to a bad length goes to the log only.
+  ereport(COMMERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("invalid message length")));
+}
+
+// An allocation that fails must not lose the position in the stream.
+static bool read_body(StringInfo message, std::uint32_t length) {
+  PG_TRY();
+  {
+    enlargeStringInfo(message, static_cast<int>(length));
+  }
+  PG_CATCH();
+  {
+    char discarded[1024];
+    for (std::uint32_t left = length; left > 0;) {
+      const std::uint32_t part = Min(left, static_cast<std::uint32_t>(sizeof(discarded)));
+      if (!read_exactly(discarded, part)) break;
+      left -= part;
+    }
+    PG_RE_THROW();
+  }
+  PG_END_TRY();
+  if (!read_exactly(message->data, length)) {
+    ereport(COMMERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("incomplete message from client")));
+    return false;
+  }
+  message->len = static_cast<int>(length);
+  message->data[length] = '\0';
+  return true;
+}
+
+// Reads one message.  Returns its type, or EOF when the client has gone or
+// cannot be understood any more.
+static int read_message(StringInfo message) {
+  Frame frame;
+
+  session.reading_command = true;
+  for (;;) {
+    std::size_t available;
+    const char *input = stream_input(&available);
+    frame = parse_frame(input, available);
+    if (frame.status != FrameStatus::incomplete) break;
+    if (!await_input()) {
+      session.reading_command = false;
+      return EOF;
+    }
+  }
+  if (frame.status != FrameStatus::complete) {
+    raise_frame_error(frame);
+    session.reading_command = false;
+    return EOF;
+  }
+  consume_input(kMessageHeaderBytes);
+  // As soon as the type is known an error belongs to this message.
+  session.extended_message = frame.extended;
+  if (frame.type == 'S' || frame.type == 'X') session.skip_until_sync = false;
+  const bool whole = read_body(message, frame.body_length);
+  session.reading_command = false;
+  if (session.backend->state.load(std::memory_order_relaxed) != static_cast<std::uint32_t>(BackendState::active))
+    enter_state(BackendState::active, coarse_monotonic_us());
+  return whole ? frame.type : EOF;
+}
+
+// ------------------------------------------------------------------ executing a message
+
+static void handle_query(StringInfo message) {
+  SetCurrentStatementStartTimestamp();
+  const char *query = pq_getmsgstring(message);
+  pq_getmsgend(message);
+  execute_simple_query(query);
+  session.ready_for_query_due = true;
+}
+
+static void handle_function_call(StringInfo message) {
+  SetCurrentStatementStartTimestamp();
+  pgstat_report_activity(STATE_FASTPATH, nullptr);
+  set_ps_display("<FASTPATH>");
+  begin_command();
+  MemoryContextSwitchTo(MessageContext);
+  HandleFunctionRequest(message);
+  finish_command();
+  session.ready_for_query_due = true;
+}
+
+static void handle_sync(StringInfo message) {
+  pq_getmsgend(message);
+  finish_command();
+  session.ready_for_query_due = true;
+}
+
+// Returns false when the client leaves.
+static bool handle_message(int type, StringInfo message) {
+  if (session.skip_until_sync && type != EOF && type != 'X') return true;
+  if (type == EOF || type == 'X') return false;
+
+  begin_query();
+  if ((session.client->flags.load(std::memory_order_relaxed) & kClientVanished) != 0 && stream_has_ended_early()) {
+    // Its end was reported before this command was read; nobody will signal again.
+    session.client_vanished = 1;
+    QueryCancelPending = InterruptPending = true;
+  }
+  switch (type) {
+    case 'Q':
+      handle_query(message);
+      break;
+    case 'P':
+      SetCurrentStatementStartTimestamp();
+      handle_parse(message);
+      break;
+    case 'B':
+      SetCurrentStatementStartTimestamp();
+      handle_bind(message);
+      break;
+    case 'E':
+      SetCurrentStatementStartTimestamp();
+      handle_execute(message);
+      break;
+    case 'D':
+      SetCurrentStatementStartTimestamp();
+      handle_describe(message);
+      break;
+    case 'C':
+      handle_close(message);
+      break;
+    case 'F':
+      handle_function_call(message);
+      break;
+    case 'H':
+      pq_getmsgend(message);
+      pq_flush();
+      break;
+    case 'S':
+      handle_sync(message);
+      break;
+    default:  // 'd', 'c', 'f': a COPY has failed, and its data is still coming in
+      break;
+  }
+  end_copy_in();
+  return true;
+}
+
+static void log_lost_client() {
+  if (IsTransactionState())
+    ereport(COMMERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
+                        errmsg("unexpected EOF on client connection with an open transaction")));
+}
+
+static void serve_one_message() {
+  StringInfoData message;
+
+  session.extended_message = false;
+  MemoryContextSwitchTo(MessageContext);
+  MemoryContextResetAndDeleteChildren(MessageContext);
+  initStringInfo(&message);
+  InvalidateCatalogSnapshotConditionally();
+
+  if (session.ready_for_query_due) {
+    conclude_command_cycle();
+    if (stream_peer_is_gone()) {
+      end_client(false);
+      return;
+    }
+    if (!session.held && !IsTransactionOrTransactionBlock() && !stream_has_input() && !stay_or_part()) return;
+  }
+  const int type = read_message(&message);
+  if (type == EOF) log_lost_client();
+  if (handle_message(type, &message)) return;
+  end_client(type == EOF && IsTransactionState());
+}
+
+// ------------------------------------------------------------------ errors
+
+// The error under way ends the client.
+static bool ends_client() {
+  return session.client != nullptr && (session.reading_command || session.end_client_on_error ||
+                                       session.client_vanished || session.told_to_leave || stream_peer_is_gone());
+}
+
+static void recover() {
+  error_context_stack = nullptr;
+  HOLD_INTERRUPTS();
+  disable_all_timeouts(false);
+  QueryCancelPending = false;
+
+  if (session.cleaning_up || session.client == nullptr) {
+    EmitErrorReport();
+    proc_exit(1);
+  }
+  end_copy_in();
+  const bool lost_sync = copy_in_lost_sync();
+  const bool client_ends = ends_client() || lost_sync;
+  const bool vanished = session.client_vanished || stream_peer_is_gone();
+  if (vanished) mute_stream(true);
+  show_errors_as_fatal(client_ends && !vanished && !lost_sync);
+  EmitErrorReport();
+  show_errors_as_fatal(false);
+  debug_query_string = nullptr;
+  AbortCurrentTransaction();
+  PortalErrorCleanup();
+  if (MyReplicationSlot != nullptr) ReplicationSlotRelease();
+  ReplicationSlotCleanup();
+  jit_reset_after_error();
+  MemoryContextSwitchTo(TopMemoryContext);
+  FlushErrorState();
+  release_pending_statement();
+  mute_stream(false);
+
+  if (session.extended_message) session.skip_until_sync = true;
+  session.transaction_started = false;
+  session.end_client_on_error = false;
+  RESUME_INTERRUPTS();
+  if (client_ends)
+    end_client(vanished);
+  else if (!session.skip_until_sync)
+    session.ready_for_query_due = true;
+}
+
+// ------------------------------------------------------------------ the process
+
+extern "C" {
+
+// Why this process could not start, for the clients that wait for it.
+static emit_log_hook_type previous_log_hook = nullptr;
+static bool has_started = false;
+
+static void note_start_failure(ErrorData *error) {
+  if (!has_started && error->elevel >= FATAL && session.backend != nullptr) {
+    strlcpy(session.backend->failure_sqlstate, unpack_sql_state(error->sqlerrcode),
+            sizeof(session.backend->failure_sqlstate));
+    strlcpy(session.backend->failure_message, error->message != nullptr ? error->message : "",
+            sizeof(session.backend->failure_message));
+  }
+  if (previous_log_hook != nullptr) previous_log_hook(error);
+}
+
+static void leave_slot(int, Datum) {
+  release_cached_statements();
+  if (!has_started) session.backend->state.store(static_cast<std::uint32_t>(BackendState::failed));
+  session.backend->pid.store(0);
+}
+
+}  // extern "C"
+
+static void claim_slot(std::uint32_t index) {
+  std::uint32_t generation;
+  SharedState &state = shared();
+
+  session.index = index;
+  BackendSlot *backend = &state.backends[index];
+  memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
+  if (backend->generation.load() != generation) proc_exit(0);  // asked for by a dispatcher that is no more
+  session.backend = backend;
+  session.pool_index = backend->pool.load();
+  session.pool = &state.pools[session.pool_index];
+  backend->pid.store(MyProcPid);
+  backend->started_at.store(MyStartTimestamp);
+  before_shmem_exit(leave_slot, 0);
+  previous_log_hook = emit_log_hook;
+  emit_log_hook = note_start_failure;
+}
+
+static void connect_to_database() {
+  BackgroundWorkerUnblockSignals();
+  for (int waited_ms = 0; waited_ms < setting_debug_backend_start_delay; waited_ms += 10) {
+    CHECK_FOR_INTERRUPTS();
+    pg_usleep(10000);
+  }
+  BackgroundWorkerInitializeConnectionByOid(session.pool->database_oid, session.pool->role_oid, 0);
+  // From here on this process serves clients and behaves, reports and dies like
+  // any backend that does.
+  IsBackgroundWorker = false;
+  MyBackendType = B_BACKEND;
+  StartTransactionCommand();
+  process_session_preload_libraries();
+  CommitTransactionCommand();
+}
+
+static void open_backend() {
+  MessageContext = AllocSetContextCreate(TopMemoryContext, "MessageContext", ALLOCSET_DEFAULT_SIZES);
+  install_severity_hook();
+  install_client_stream();
+  install_session_watch();
+  open_extended_protocol();
+  open_reception();
+  whereToSendOutput = DestRemote;
+  mute_stream(true);
+  BeginReportingGUCOptions();
+  mute_stream(false);
+  remember_baseline_settings();
+  publish_pool_settings();
+  join_pool();
+  has_started = true;
+}
+
+static void serve_next_client() {
+  session.transaction_started = session.skip_until_sync = session.extended_message = false;
+  session.ready_for_query_due = false;
+  const int descriptor = lease_client();
+  session.reading_command = true;  // an error about its start-up settings ends the client
+  receive_client(descriptor);
+  session.held = is_session_mode();
+  if (session.held) session.client->flags.fetch_or(kClientHeld);
+  if ((session.client->flags.load() & kClientGreeted) == 0) {
+    greet_client();
+    session.ready_for_query_due = true;
+  }
+  session.reading_command = false;
+}
+
+}  // namespace sluice::pg
+
+extern "C" void sluice_backend_main(Datum arg) {
+  using namespace sluice::pg;
+  sigjmp_buf error_exit;
+
+  claim_slot(DatumGetUInt32(arg));
+  install_signal_handlers();
+  connect_to_database();
+  open_backend();
+
+  if (sigsetjmp(error_exit, 1) != 0) recover();
+  PG_exception_stack = &error_exit;
+  for (;;) {
+    if (session.client == nullptr)
+      serve_next_client();
+    else
+      serve_one_message();
+  }
+}

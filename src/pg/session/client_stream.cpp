@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: PostgreSQL
+#include "pg/compat.hpp"
+
+#include "pg/session/client_stream.hpp"
+
+extern "C" {
+#include "libpq/libpq-be.h"
+#include "libpq/libpq.h"
+#include "port/pg_bswap.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/memutils.h"
+}
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "pg/session/interrupts.hpp"
+#include "pg/session/session.hpp"
+
+namespace sluice::pg {
+
+constexpr int kInputBytes = 8192;         // as the server's: see begin_copy_in()
+constexpr int kOutputBytes = 32 * 1024;   // a system call less for every 32 kB of result
+
+struct Stream {
+  int descriptor = -1;
+  bool muted = false;
+  bool gone = false;
+  bool copy_in_announced = false;  // CopyInResponse is in the output buffer
+  bool copy_in = false;            // the server reads for itself
+  bool lost_sync = false;
+  bool sending = false;
+  int input_start = 0, input_end = 0;
+  char input[kInputBytes];
+  char *output = nullptr;
+  int output_size = 0, output_start = 0, output_end = 0;
+};
+
+static Stream stream;
+
+// ------------------------------------------------------------------ input
+
+bool stream_is_open() { return stream.descriptor >= 0; }
+bool stream_has_input() { return stream.input_start < stream.input_end; }
+bool stream_peer_is_gone() { return stream.gone; }
+
+void open_stream(int descriptor) {
+  stream.descriptor = descriptor;
+  stream.gone = false;
+  stream.copy_in_announced = stream.copy_in = stream.lost_sync = stream.sending = false;
+  stream.input_start = stream.input_end = 0;
+  stream.output_start = stream.output_end = 0;
+}
+
+void close_stream() { stream.descriptor = -1; }
+
+void mute_stream(bool on) { stream.muted = on; }
+
+const char *stream_input(std::size_t *available) {
+  *available = static_cast<std::size_t>(stream.input_end - stream.input_start);
+  return stream.input + stream.input_start;
+}
+
+void consume_input(std::size_t bytes) { stream.input_start += static_cast<int>(bytes); }
+
+Fill fill_stream() {
+  if (stream.input_start == stream.input_end) {
+    stream.input_start = stream.input_end = 0;
+  } else if (stream.input_end == kInputBytes) {
+    memmove(stream.input, stream.input + stream.input_start,
+            static_cast<size_t>(stream.input_end - stream.input_start));
+    stream.input_end -= stream.input_start;
+    stream.input_start = 0;
+  }
+  for (;;) {
+    const ssize_t got = recv(stream.descriptor, stream.input + stream.input_end,
+                             static_cast<size_t>(kInputBytes - stream.input_end), MSG_DONTWAIT);
+    if (got > 0) {
+      stream.input_end += static_cast<int>(got);
+      return Fill::got_bytes;
+    }
+    if (got == 0) return Fill::ended;
+    if (errno == EINTR) continue;
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return Fill::would_block;
+    return Fill::ended;
+  }
+}
+
+bool read_exactly(char *target, std::size_t bytes) {
+  const std::size_t buffered = Min(bytes, static_cast<std::size_t>(stream.input_end - stream.input_start));
+  memcpy(target, stream.input + stream.input_start, buffered);
+  stream.input_start += static_cast<int>(buffered);
+  target += buffered;
+  bytes -= buffered;
+  while (bytes > 0) {
+    const ssize_t got = recv(stream.descriptor, target, bytes, MSG_DONTWAIT);
+    if (got > 0) {
+      target += got;
+      bytes -= static_cast<std::size_t>(got);
+    } else if (got < 0 && errno == EINTR) {
+      continue;
+    } else if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+      if (wait_for_socket(stream.descriptor, POLLIN, -1) == Wake::interrupted) handle_interrupts();
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool stream_has_ended_early() {
+  char byte;
+  if (stream.copy_in || stream.input_start < stream.input_end) return false;
+  return recv(stream.descriptor, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
+// ------------------------------------------------------------------ output
+
+void mark_stream_gone() {
+  stream.gone = true;
+  stream.output_start = stream.output_end = 0;
+}
+
+// The query stops at its next check for interrupts; what it still sends vanishes.
+static void lose_client() {
+  const int saved_errno = errno;
+  if (!stream.gone) {
+    mark_stream_gone();
+    errno = saved_errno;
+    ereport(COMMERROR, (errcode_for_socket_access(), errmsg("could not send data to client: %m")));
+  }
+  if (session.in_query) {
+    session.client_vanished = 1;
+    InterruptPending = true;
+    QueryCancelPending = true;
+  }
+}
+
+// The client does not read.  Only the end of this process, or of the client, is
+// a reason to stop waiting: half a message has been sent.
+static void wait_until_writable() {
+  const Wake wake = wait_for_socket(stream.descriptor, POLLOUT, -1);
+  if (wake != Wake::interrupted) return;
+  session.mail = 0;
+  ResetLatch(MyLatch);
+  if (session.client_vanished || session.told_to_leave) {
+    mark_stream_gone();
+    return;
+  }
+  if (ProcDiePending && InterruptHoldoffCount == 0 && CritSectionCount == 0) {
+    mark_stream_gone();
+    CHECK_FOR_INTERRUPTS();
+  }
+  // Everything else (cancel, reload, invalidations) waits for its turn; without a
+  // pause the pending flags would make this a busy loop.
+  pollfd interest{stream.descriptor, POLLOUT, 0};
+  poll(&interest, 1, 10);
+}
+
+static int send_buffered(bool blocking) {
+  while (stream.output_start < stream.output_end) {
+    if (stream.gone || stream.muted || stream.descriptor < 0) {
+      stream.output_start = stream.output_end = 0;
+      return stream.gone ? EOF : 0;
+    }
+    const ssize_t sent =
+        send(stream.descriptor, stream.output + stream.output_start,
+             static_cast<size_t>(stream.output_end - stream.output_start), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent > 0) {
+      stream.output_start += static_cast<int>(sent);
+    } else if (sent < 0 && errno == EINTR) {
+      continue;
+    } else if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+      if (!blocking) return 0;
+      wait_until_writable();
+    } else {
+      lose_client();
+      return EOF;
+    }
+  }
+  stream.output_start = stream.output_end = 0;
+  return 0;
+}
+
+static int put_bytes(const char *bytes, std::size_t length) {
+  while (length > 0) {
+    if (stream.output_end == stream.output_size && send_buffered(true) != 0) return EOF;
+    const std::size_t part = Min(length, static_cast<std::size_t>(stream.output_size - stream.output_end));
+    memcpy(stream.output + stream.output_end, bytes, part);
+    stream.output_end += static_cast<int>(part);
+    bytes += part;
+    length -= part;
+  }
+  return 0;
+}
+
+static int put_message(char type, const char *body, std::size_t length) {
+  char header[5];
+  const uint32 length_word = pg_hton32(static_cast<uint32>(length + 4));
+  header[0] = type;
+  memcpy(header + 1, &length_word, 4);
+  return put_bytes(header, sizeof(header)) != 0 || put_bytes(body, length) != 0 ? EOF : 0;
+}
+
+// ------------------------------------------------------------------ COPY FROM STDIN
+
+// The server's COPY reads the socket with its own functions and waits on
+// FeBeWaitSet, which cannot be re-targeted: it is built for each COPY (5.7 us).
+// What we have read ahead goes into the server's receive buffer through a socket
+// pair: both buffers have 8 kB, so one read takes it all.
+static void begin_copy_in() {
+  stream.copy_in = true;
+  if (stream_has_input()) {
+    int pair[2];
+    const std::size_t ahead = static_cast<std::size_t>(stream.input_end - stream.input_start);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0)
+      ereport(ERROR, (errcode_for_socket_access(), errmsg("could not hand over COPY data: %m")));
+    const ssize_t sent = send(pair[0], stream.input + stream.input_start, ahead, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const bool handed_over = sent == static_cast<ssize_t>(ahead);
+    if (handed_over) {
+      MyProcPort->sock = pair[1];
+      pq_startmsgread();
+      (void)pq_peekbyte();
+      pq_endmsgread();
+      stream.input_start = stream.input_end = 0;
+    }
+    close(pair[0]);
+    close(pair[1]);
+    if (!handed_over) ereport(ERROR, (errcode_for_socket_access(), errmsg("could not hand over COPY data: %m")));
+  }
+  MyProcPort->sock = stream.descriptor;
+  FeBeWaitSet = CreateWaitEventSet(TopMemoryContext, FeBeWaitSetNEvents);
+  AddWaitEventToSet(FeBeWaitSet, WL_SOCKET_WRITEABLE, stream.descriptor, nullptr, nullptr);
+  AddWaitEventToSet(FeBeWaitSet, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
+  AddWaitEventToSet(FeBeWaitSet, WL_POSTMASTER_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
+}
+
+void end_copy_in() {
+  stream.copy_in_announced = false;
+  if (!stream.copy_in) return;
+  stream.copy_in = false;
+  if (pq_is_reading_msg()) {
+    stream.lost_sync = true;
+    pq_endmsgread();
+  }
+  pq_startmsgread();
+  while (pq_buffer_has_data()) {
+    const char byte = static_cast<char>(pq_getbyte());
+    if (stream.input_end < kInputBytes) stream.input[stream.input_end++] = byte;
+  }
+  pq_endmsgread();
+  if (FeBeWaitSet != nullptr) {
+    FreeWaitEventSet(FeBeWaitSet);
+    FeBeWaitSet = nullptr;
+  }
+}
+
+bool copy_in_lost_sync() {
+  const bool lost = stream.lost_sync;
+  stream.lost_sync = false;
+  return lost;
+}
+
+// ------------------------------------------------------------------ PqCommMethods
+
+extern "C" {
+
+static void comm_reset() { stream.sending = false; }
+
+static int comm_flush() {
+  if (stream.sending) return 0;
+  stream.sending = true;
+  const int result = send_buffered(true);
+  stream.sending = false;
+  if (result == 0 && stream.copy_in_announced && !stream.muted) {
+    stream.copy_in_announced = false;
+    begin_copy_in();
+  }
+  return result;
+}
+
+static int comm_flush_if_writable() {
+  if (stream.sending) return 0;
+  stream.sending = true;
+  const int result = send_buffered(false);
+  stream.sending = false;
+  return result;
+}
+
+static bool comm_is_send_pending() { return stream.output_start < stream.output_end; }
+
+static int comm_putmessage(char type, const char *body, size_t length) {
+  // A message raised while sending (an error in the log path) must not land in
+  // the middle of another one.
+  if (stream.muted || stream.gone || stream.sending || stream.descriptor < 0) return stream.gone ? EOF : 0;
+  if (type == 'G') stream.copy_in_announced = true;
+  stream.sending = true;
+  const int result = put_message(type, body, length);
+  stream.sending = false;
+  return result;
+}
+
+static void comm_putmessage_noblock(char type, const char *body, size_t length) {
+  const int needed = stream.output_end + 5 + static_cast<int>(length);
+  if (needed > stream.output_size) {
+    stream.output = static_cast<char *>(repalloc(stream.output, static_cast<Size>(needed)));
+    stream.output_size = needed;
+  }
+  (void)comm_putmessage(type, body, length);
+}
+
+static const PQcommMethods client_stream_methods = {
+    comm_reset,           comm_flush,      comm_flush_if_writable,
+    comm_is_send_pending, comm_putmessage, comm_putmessage_noblock,
+};
+
+}  // extern "C"
+
+bool flush_stream() { return comm_flush() == 0; }
+
+void install_client_stream() {
+  stream.output = static_cast<char *>(MemoryContextAlloc(TopMemoryContext, kOutputBytes));
+  stream.output_size = kOutputBytes;
+  PqCommMethods = &client_stream_methods;
+}
+
+}  // namespace sluice::pg

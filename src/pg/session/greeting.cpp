@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: PostgreSQL
+#include "pg/compat.hpp"
+
+#include "pg/session/greeting.hpp"
+
+extern "C" {
+#include "libpq/libpq-be.h"
+#include "libpq/pqformat.h"
+#include "pgstat.h"
+#include "utils/backend_status.h"
+#include "utils/memutils.h"
+}
+
+#include <arpa/inet.h>
+#include <cstdio>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "pg/session/client_settings.hpp"
+#include "pg/session/client_stream.hpp"
+#include "pg/session/session.hpp"
+
+namespace sluice::pg {
+
+static Port port;
+static char remote_host[INET6_ADDRSTRLEN];
+static char remote_port[8];
+
+void open_reception() {
+  memset(&port, 0, sizeof(port));
+  port.sock = PGINVALID_SOCKET;
+  port.proto = PG_PROTOCOL(3, 0);
+  port.user_name = session.pool->role;
+  port.database_name = session.pool->database;
+  port.remote_host = remote_host;
+  port.remote_port = remote_port;
+  FrontendProtocol = PG_PROTOCOL(3, 0);
+}
+
+static void fill_address(const ClientAddress &address) {
+  memset(&port.raddr, 0, sizeof(port.raddr));
+  remote_port[0] = '\0';
+  if (address.family == 4) {
+    auto *in = reinterpret_cast<sockaddr_in *>(&port.raddr.addr);
+    in->sin_family = AF_INET;
+    in->sin_port = htons(address.port);
+    memcpy(&in->sin_addr, address.bytes, 4);
+    port.raddr.salen = sizeof(sockaddr_in);
+    snprintf(remote_host, sizeof(remote_host), "%u.%u.%u.%u", address.bytes[0], address.bytes[1], address.bytes[2],
+             address.bytes[3]);
+    snprintf(remote_port, sizeof(remote_port), "%u", address.port);
+  } else if (address.family == 6) {
+    auto *in6 = reinterpret_cast<sockaddr_in6 *>(&port.raddr.addr);
+    in6->sin6_family = AF_INET6;
+    in6->sin6_port = htons(address.port);
+    memcpy(&in6->sin6_addr, address.bytes, 16);
+    port.raddr.salen = sizeof(sockaddr_in6);
+    inet_ntop(AF_INET6, address.bytes, remote_host, sizeof(remote_host));
+    snprintf(remote_port, sizeof(remote_port), "%u", address.port);
+  } else {
+    port.raddr.addr.ss_family = AF_UNIX;
+    port.raddr.salen = sizeof(sa_family_t);
+    strlcpy(remote_host, "[local]", sizeof(remote_host));
+  }
+}
+
+// inet_server_addr() and inet_server_port() ask for the local end.
+static void fill_local_address(int descriptor) {
+  port.laddr.salen = sizeof(port.laddr.addr);
+  if (getsockname(descriptor, reinterpret_cast<sockaddr *>(&port.laddr.addr), &port.laddr.salen) != 0)
+    port.laddr.addr.ss_family = AF_UNSPEC;
+}
+
+// What pg_stat_activity shows about this backend: a client backend with the
+// client's address while it serves one, a worker while it does not.
+static void show_in_activity(BackendType type) {
+  volatile PgBackendStatus *entry = MyBEEntry;
+  if (entry == nullptr) return;
+  PGSTAT_BEGIN_WRITE_ACTIVITY(entry);
+  entry->st_backendType = type;
+  memcpy(const_cast<SockAddr *>(&entry->st_clientaddr), &port.raddr, sizeof(port.raddr));
+  PGSTAT_END_WRITE_ACTIVITY(entry);
+}
+
+void receive_client(int descriptor) {
+  port.sock = descriptor;
+  MyProcPort = &port;
+  fill_address(session.client->address);
+  fill_local_address(descriptor);
+  open_stream(descriptor);
+  MyBackendType = B_BACKEND;
+  show_in_activity(B_BACKEND);
+  apply_startup_settings(session.client);
+}
+
+static void send_cancel_key() {
+  StringInfoData message;
+  pq_beginmessage(&message, 'K');
+  pq_sendint32(&message, session.client->cancel_pid.load());
+  pq_sendint32(&message, session.client->cancel_key.load());
+  pq_endmessage(&message);
+}
+
+void greet_client() {
+  StringInfoData message;
+
+  // In session mode the client has one backend for good, and may know it.
+  if (session.held) session.client->cancel_pid.store(static_cast<std::uint32_t>(MyProcPid));
+  pq_beginmessage(&message, 'R');
+  pq_sendint32(&message, 0);
+  pq_endmessage(&message);
+  send_all_parameters();
+  send_cancel_key();
+  session.client->flags.fetch_or(kClientGreeted);
+}
+
+void see_client_off() {
+  close_stream();
+  port.sock = PGINVALID_SOCKET;
+  memset(&port.raddr, 0, sizeof(port.raddr));
+  MyProcPort = nullptr;
+  show_in_activity(B_BG_WORKER);
+}
+
+}  // namespace sluice::pg

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// Settings.  Three kinds: what shapes shared memory and sockets is fixed at
+// server start; what concerns all pools follows a reload; what concerns one pool
+// can also be set per role and per database (by a superuser: ALTER ROLE ... SET),
+// and takes effect with the pool's next backend.
+//
+// No setting's range depends on another setting: relations between settings are
+// judged where they meet (at start, or in sluice.recommendations).
+
+#include "pg/compat.hpp"
+
+extern "C" {
+#include "utils/guc.h"
+}
+
+#include <climits>
+
+#include "core/pool/shared_state.hpp"
+#include "pg/settings.hpp"
+
+namespace sluice::pg {
+
+int setting_port = 6432;
+char *setting_listen_addresses = nullptr;
+char *setting_unix_socket_directories = nullptr;
+int setting_max_clients = 10000;
+int setting_max_backends = 100;
+int setting_max_pools = 64;
+int setting_max_unauthenticated_clients = 500;
+double setting_cores = -1;
+int setting_spindles = -1;
+int setting_max_prepared_statements = 1000;
+int setting_debug_backend_start_delay = 0;
+int setting_pool_mode = static_cast<int>(PoolMode::transaction);
+int setting_min_pool_size = 0;
+int setting_max_pool_size = -1;
+int setting_acquire_timeout = 30000;
+int setting_idle_timeout = 600000;
+int setting_max_lifetime = 1800000;
+
+static const struct config_enum_entry kPoolModes[] = {
+    {"transaction", static_cast<int>(PoolMode::transaction), false},
+    {"session", static_cast<int>(PoolMode::session), false},
+    {nullptr, 0, false},
+};
+
+extern "C" {
+
+static bool check_max_pool_size(int *newval, void **, GucSource) {
+  if (*newval == 0) {
+    GUC_check_errdetail("A pool without backends could not serve anyone.");
+    GUC_check_errhint("Use -1 to follow the sizing rule, or a number of at least 1.");
+    return false;
+  }
+  return true;
+}
+
+static bool check_cores(double *newval, void **, GucSource) {
+  if (*newval != -1 && *newval <= 0) {
+    GUC_check_errdetail("The number of cores must be positive.");
+    GUC_check_errhint("Use -1 to detect it.");
+    return false;
+  }
+  return true;
+}
+
+}  // extern "C"
+
+static void define_server_settings() {
+  DefineCustomIntVariable("sluice.port", "Sets the TCP port and the Unix socket number pooled clients connect to.",
+                          nullptr, &setting_port, 6432, 1, 65535, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
+  DefineCustomStringVariable("sluice.listen_addresses", "Sets the host names or IP addresses pooled clients connect to.",
+                             "An empty value means the same as listen_addresses.", &setting_listen_addresses, "",
+                             PGC_POSTMASTER, GUC_LIST_INPUT, nullptr, nullptr, nullptr);
+  DefineCustomStringVariable("sluice.unix_socket_directories",
+                             "Sets the directories in which the Unix socket for pooled clients is created.",
+                             "An empty value means the same as unix_socket_directories.",
+                             &setting_unix_socket_directories, "", PGC_POSTMASTER, GUC_LIST_INPUT | GUC_SUPERUSER_ONLY,
+                             nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.max_clients", "Sets the greatest number of clients of all pools together.",
+                          "Each takes one file descriptor in the dispatcher and in every backend of its pool.",
+                          &setting_max_clients, 10000, 1, 1000000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.max_backends", "Sets the greatest number of pooled backends of all pools together.",
+                          "This many worker processes are added to max_worker_processes at server start.",
+                          &setting_max_backends, 100, 1, 10000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.max_pools", "Sets the greatest number of pools, one for each database and role in use.",
+                          nullptr, &setting_max_pools, 64, 1, 4096, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
+}
+
+static void define_reloadable_settings() {
+  DefineCustomIntVariable("sluice.max_unauthenticated_clients",
+                          "Sets the greatest number of clients that may be logging in at the same time.", nullptr,
+                          &setting_max_unauthenticated_clients, 500, 1, 1000000, PGC_SIGHUP, 0, nullptr, nullptr,
+                          nullptr);
+  DefineCustomRealVariable("sluice.cores", "Sets the number of cores the sizing rule assumes.",
+                           "-1 detects the physical cores this server may use; a fraction is allowed.", &setting_cores,
+                           -1, -1, 100000, PGC_SIGHUP, 0, check_cores, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.spindles", "Sets the number of rotating disks the sizing rule assumes.",
+                          "-1 detects them under the data directory and the tablespaces.", &setting_spindles, -1, -1,
+                          100000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.max_prepared_statements",
+                          "Sets the greatest number of protocol-level prepared statements a client may keep.", nullptr,
+                          &setting_max_prepared_statements, 1000, 1, 1000000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.debug_backend_start_delay", "Sets a delay added to the start of each pooled backend.",
+                          "For testing the growth of pools.", &setting_debug_backend_start_delay, 0, 0, 600000,
+                          PGC_SIGHUP, GUC_UNIT_MS | GUC_NOT_IN_SAMPLE, nullptr, nullptr, nullptr);
+}
+
+static void define_pool_settings() {
+  DefineCustomEnumVariable("sluice.pool_mode", "Sets when a client gives its backend back.",
+                           "\"transaction\" at the end of each transaction, \"session\" when it disconnects.",
+                           &setting_pool_mode, static_cast<int>(PoolMode::transaction), kPoolModes, PGC_SUSET, 0,
+                           nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.min_pool_size", "Sets the number of backends a pool in use keeps when they are idle.",
+                          nullptr, &setting_min_pool_size, 0, 0, 10000, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.max_pool_size", "Sets the greatest number of backends of a pool.",
+                          "-1 follows the rule cores * 2 + spindles.  A backend whose client thinks inside a "
+                          "transaction counts against sluice.max_backends only.",
+                          &setting_max_pool_size, -1, -1, 10000, PGC_SUSET, 0, check_max_pool_size, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.acquire_timeout", "Sets the longest time a client waits for a backend.",
+                          "0 waits without limit.", &setting_acquire_timeout, 30000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS,
+                          nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.idle_timeout",
+                          "Sets how long a backend above sluice.min_pool_size stays without work.",
+                          "0 keeps idle backends until their lifetime is over.", &setting_idle_timeout, 600000, 0,
+                          INT_MAX, PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.max_lifetime", "Sets the age at which a pooled backend is replaced.",
+                          "Up to 2.5 percent are taken off at random, so that backends do not retire together.  "
+                          "0 lets them live forever.",
+                          &setting_max_lifetime, 1800000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr,
+                          nullptr);
+}
+
+void define_settings() {
+  define_server_settings();
+  define_reloadable_settings();
+  define_pool_settings();
+  MarkGUCPrefixReserved("sluice");
+}
+
+}  // namespace sluice::pg

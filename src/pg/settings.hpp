@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// The settings of pg_sluice (prefix "sluice."), as PostgreSQL keeps them.
+// Defined and documented in settings.cpp; read-only for everyone else.
+
+#ifndef SLUICE_PG_SETTINGS_HPP
+#define SLUICE_PG_SETTINGS_HPP
+
+namespace sluice::pg {
+
+// Known from server start on.
+extern int setting_port;
+extern char *setting_listen_addresses;         // "" = the server's own
+extern char *setting_unix_socket_directories;  // "" = the server's own
+extern int setting_max_clients;
+extern int setting_max_backends;
+extern int setting_max_pools;
+
+// Can change with a reload.
+extern int setting_max_unauthenticated_clients;
+extern double setting_cores;  // -1 = detect
+extern int setting_spindles;  // -1 = detect
+extern int setting_max_prepared_statements;
+extern int setting_debug_backend_start_delay;  // ms
+
+// Can also be set per role and per database; each pool has its own values.
+extern int setting_pool_mode;  // PoolMode
+extern int setting_min_pool_size;
+extern int setting_max_pool_size;    // -1 = follow the sizing rule
+extern int setting_acquire_timeout;  // ms, 0 = no limit
+extern int setting_idle_timeout;     // ms, 0 = never
+extern int setting_max_lifetime;     // ms, 0 = never
+
+// Defines them all.  Called once, from _PG_init.
+void define_settings();
+
+}  // namespace sluice::pg
+
+#endif

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// See view_row.hpp.
+
+#include "pg/stats/view_row.hpp"
+
+extern "C" {
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/inet.h"
+}
+
+#include <arpa/inet.h>
+#include <cstring>
+
+namespace sluice::pg {
+
+namespace {
+
+// A copy of `value` that is valid text here; see the top of view_row.hpp.
+char *displayable(const char *value) {
+  char *copy = pstrdup(value);
+  const std::size_t length = strlen(copy);
+  if (pg_verifymbstr(copy, static_cast<int>(length), true)) {
+    return copy;
+  }
+  for (std::size_t i = 0; i < length; i++) {
+    if (static_cast<unsigned char>(copy[i]) > 0x7e) {
+      copy[i] = '?';
+    }
+  }
+  return copy;
+}
+
+void put(ViewRow &row, Datum value, bool is_null) {
+  if (row.columns >= kMaxViewColumns) {
+    elog(ERROR, "a view has more than %d columns", kMaxViewColumns);
+  }
+  row.values[row.columns] = value;
+  row.nulls[row.columns] = is_null;
+  row.columns++;
+}
+
+}  // namespace
+
+void start_row(ViewRow &row) {
+  row.columns = 0;
+}
+
+void put_null(ViewRow &row) {
+  put(row, static_cast<Datum>(0), true);
+}
+
+void put_bool(ViewRow &row, bool value) {
+  put(row, BoolGetDatum(value), false);
+}
+
+void put_int(ViewRow &row, std::int32_t value) {
+  put(row, Int32GetDatum(value), false);
+}
+
+void put_int_or_null(ViewRow &row, std::int32_t value, bool present) {
+  put(row, Int32GetDatum(value), !present);
+}
+
+void put_bigint(ViewRow &row, std::uint64_t value) {
+  put(row, Int64GetDatum(static_cast<std::int64_t>(value)), false);
+}
+
+void put_bigint_or_null(ViewRow &row, std::uint64_t value, bool present) {
+  put(row, Int64GetDatum(static_cast<std::int64_t>(value)), !present);
+}
+
+void put_double(ViewRow &row, double value) {
+  put(row, Float8GetDatum(value), false);
+}
+
+void put_double_or_null(ViewRow &row, double value, bool present) {
+  put(row, Float8GetDatum(value), !present);
+}
+
+void put_text(ViewRow &row, const char *value) {
+  put(row, CStringGetTextDatum(displayable(value)), false);
+}
+
+void put_text_or_null(ViewRow &row, const char *value, bool present) {
+  if (present) {
+    put_text(row, value);
+  } else {
+    put_null(row);
+  }
+}
+
+void put_name_or_null(ViewRow &row, const char *value, bool present) {
+  if (present) {
+    put(row, DirectFunctionCall1(namein, CStringGetDatum(displayable(value))), false);
+  } else {
+    put_null(row);
+  }
+}
+
+void put_timestamp(ViewRow &row, TimestampTz value) {
+  put(row, TimestampTzGetDatum(value), value == 0);
+}
+
+void put_address(ViewRow &row, const ClientAddress &address, bool present) {
+  if (present && (address.family == 4 || address.family == 6)) {
+    char host[INET6_ADDRSTRLEN] = "";
+    if (inet_ntop(address.family == 4 ? AF_INET : AF_INET6, address.bytes, host, sizeof(host)) != nullptr) {
+      put(row, DirectFunctionCall1(inet_in, CStringGetDatum(host)), false);
+      put_int(row, address.port);
+      return;
+    }
+  }
+  put_null(row);
+  put_int_or_null(row, -1, present && address.family == 1);
+}
+
+void emit_row(FunctionCallInfo fcinfo, ViewRow &row) {
+  auto *result = reinterpret_cast<ReturnSetInfo *>(fcinfo->resultinfo);
+  if (result->setDesc->natts != row.columns) {
+    ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    errmsg("the SQL objects of pg_sluice do not fit its library"),
+                    errdetail("A function is declared with %d columns, the library has %d.", result->setDesc->natts,
+                              row.columns),
+                    errhint("Run ALTER EXTENSION pg_sluice UPDATE.")));
+  }
+  tuplestore_putvalues(result->setResult, result->setDesc, row.values, row.nulls);
+}
+
+}  // namespace sluice::pg

@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// The governor: each rule as a sentence, then a pool played through with a clock
+// that only the test moves.
+
+#include <cstdarg>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <csetjmp>
+#include <initializer_list>
+#include <limits>
+
+extern "C" {
+#include <cmocka.h>
+}
+
+#include "core/pool/growth_governor.hpp"
+
+namespace {
+
+using sluice::BackendLoad;
+using sluice::decide_growth;
+using sluice::decide_retirement;
+using sluice::GrowthDecision;
+using sluice::GrowthReason;
+using sluice::PoolLoad;
+using sluice::RetireReason;
+using sluice::ServerLoad;
+
+constexpr std::int64_t kMillisecondUs = 1'000;
+constexpr std::int64_t kSecondUs = 1'000'000;
+constexpr std::int64_t kMinuteUs = 60 * kSecondUs;
+
+// A pool in which clients wait and nothing stands against a start.
+PoolLoad busy_pool() {
+  PoolLoad pool;
+  pool.waiting = 3;
+  pool.backends = 2;
+  pool.max_size = 5;
+  pool.clients = 10;
+  pool.now_us = kSecondUs;
+  return pool;
+}
+
+constexpr ServerLoad kRoomyServer{10, 100};
+
+void assert_no_start(const GrowthDecision &decision, GrowthReason reason) {
+  assert_false(decision.start);
+  assert_true(decision.reason == reason);
+  if (reason != GrowthReason::server_is_full) {
+    assert_false(decision.make_room);
+  }
+}
+
+void assert_start(const GrowthDecision &decision, GrowthReason reason) {
+  assert_true(decision.start);
+  assert_false(decision.make_room);
+  assert_true(decision.reason == reason);
+}
+
+void governor_starts_a_backend_when_clients_wait(void **) {
+  assert_start(decide_growth(busy_pool(), kRoomyServer), GrowthReason::clients_wait);
+}
+
+void governor_starts_the_first_backend_of_a_pool(void **) {
+  PoolLoad pool = busy_pool();
+  pool.backends = 0;
+  assert_start(decide_growth(pool, kRoomyServer), GrowthReason::first_backend);
+}
+
+void governor_starts_nothing_when_nobody_waits(void **) {
+  PoolLoad pool = busy_pool();
+  pool.waiting = 0;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::nobody_waits);
+  pool.waiting = -1;  // a gauge in between two changes
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::nobody_waits);
+}
+
+void governor_starts_nothing_when_enough_starts_are_under_way(void **) {
+  PoolLoad pool = busy_pool();
+  pool.starting = 1;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::enough_starting);
+  pool.waiting = 1000;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::enough_starting);
+}
+
+void governor_starts_nothing_when_the_pool_is_full(void **) {
+  PoolLoad pool = busy_pool();
+  pool.backends = 5;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::pool_is_full);
+  pool.backends = 6;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::pool_is_full);
+}
+
+void thinking_backends_do_not_count_against_the_pool(void **) {
+  PoolLoad pool = busy_pool();
+  pool.backends = 5;
+  pool.thinking = 1;
+  assert_start(decide_growth(pool, kRoomyServer), GrowthReason::clients_wait);
+  pool.backends = 25;
+  pool.thinking = 20;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::pool_is_full);
+  pool.thinking = 30;  // more than there are: gauges in between
+  assert_start(decide_growth(pool, kRoomyServer), GrowthReason::clients_wait);
+}
+
+void thinking_backends_count_against_the_server(void **) {
+  PoolLoad pool = busy_pool();
+  pool.backends = 100;
+  pool.thinking = 100;
+  assert_no_start(decide_growth(pool, ServerLoad{100, 100}), GrowthReason::server_is_full);
+}
+
+void a_full_server_makes_room_for_clients_that_wait(void **) {
+  const GrowthDecision decision = decide_growth(busy_pool(), ServerLoad{100, 100});
+  assert_no_start(decision, GrowthReason::server_is_full);
+  assert_true(decision.make_room);
+}
+
+void a_full_server_makes_no_room_for_a_minimum(void **) {
+  PoolLoad pool = busy_pool();
+  pool.waiting = 0;
+  pool.min_size = 4;
+  const GrowthDecision decision = decide_growth(pool, ServerLoad{101, 100});
+  assert_no_start(decision, GrowthReason::server_is_full);
+  assert_false(decision.make_room);
+}
+
+void no_room_is_made_for_a_pool_that_could_not_use_it(void **) {
+  PoolLoad full = busy_pool();
+  full.backends = full.max_size;
+  assert_no_start(decide_growth(full, ServerLoad{100, 100}), GrowthReason::pool_is_full);
+  PoolLoad failing = busy_pool();
+  failing.retry_after_us = failing.now_us + 1;
+  assert_no_start(decide_growth(failing, ServerLoad{100, 100}), GrowthReason::starts_failing);
+}
+
+void governor_fills_up_to_the_minimum_while_the_pool_has_clients(void **) {
+  PoolLoad pool = busy_pool();
+  pool.waiting = 0;
+  pool.min_size = 3;
+  assert_start(decide_growth(pool, kRoomyServer), GrowthReason::below_minimum);
+  pool.backends = 3;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::nobody_waits);
+  pool.backends = 0;
+  assert_start(decide_growth(pool, kRoomyServer), GrowthReason::below_minimum);
+  pool.clients = 0;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::nobody_waits);
+}
+
+void the_maximum_is_stronger_than_the_minimum(void **) {
+  PoolLoad pool = busy_pool();
+  pool.min_size = 10;
+  pool.backends = 5;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::pool_is_full);
+}
+
+void governor_holds_back_after_a_failed_start(void **) {
+  PoolLoad pool = busy_pool();
+  pool.retry_after_us = pool.now_us + 1;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::starts_failing);
+  pool.now_us++;
+  assert_start(decide_growth(pool, kRoomyServer), GrowthReason::clients_wait);
+}
+
+// No two reasons share a phrase, and each is lower case without a period.
+template <typename Reason>
+void assert_phrases_differ(std::initializer_list<Reason> reasons) {
+  for (const Reason reason : reasons) {
+    const char *phrase = describe(reason);
+    assert_true(std::strlen(phrase) > 3);
+    assert_string_not_equal(phrase, "unknown reason");
+    for (const char *c = phrase; *c != '\0'; c++) {
+      assert_true((*c >= 'a' && *c <= 'z') || *c == ' ');
+    }
+    for (const Reason other : reasons) {
+      if (other != reason) {
+        assert_string_not_equal(phrase, describe(other));
+      }
+    }
+  }
+}
+
+void each_reason_has_a_phrase_of_its_own(void **) {
+  assert_phrases_differ({GrowthReason::none, GrowthReason::below_minimum, GrowthReason::clients_wait,
+                         GrowthReason::first_backend, GrowthReason::enough_starting, GrowthReason::pool_is_full,
+                         GrowthReason::server_is_full, GrowthReason::nobody_waits, GrowthReason::starts_failing});
+  assert_phrases_differ({RetireReason::none, RetireReason::idle, RetireReason::lifetime, RetireReason::gave_way,
+                         RetireReason::above_maximum, RetireReason::requested, RetireReason::shutdown});
+}
+
+// ---------------------------------------------------------------- retirement
+
+// An idle backend of a pool of five that nothing speaks against.
+BackendLoad calm_backend() {
+  BackendLoad load;
+  load.age.now_us = 100 * kMinuteUs;
+  load.age.idle_since_us = load.age.now_us - kMinuteUs;
+  load.age.expires_us = load.age.now_us + kMinuteUs;
+  load.backends = 5;
+  load.clients = 1;
+  load.max_size = 10;
+  load.idle_timeout_us = 10 * kMinuteUs;
+  return load;
+}
+
+void a_backend_nothing_speaks_against_stays(void **) {
+  assert_true(decide_retirement(calm_backend()) == RetireReason::none);
+}
+
+void a_backend_idle_for_the_timeout_leaves(void **) {
+  BackendLoad load = calm_backend();
+  load.age.idle_since_us = load.age.now_us - load.idle_timeout_us + 1;
+  assert_true(decide_retirement(load) == RetireReason::none);
+  load.age.now_us++;
+  assert_true(decide_retirement(load) == RetireReason::idle);
+  load.age.idle_since_us = 0;  // not idle
+  assert_true(decide_retirement(load) == RetireReason::none);
+}
+
+void an_idle_timeout_of_zero_means_never(void **) {
+  BackendLoad load = calm_backend();
+  load.age.idle_since_us = 1;
+  load.idle_timeout_us = 0;
+  assert_true(decide_retirement(load) == RetireReason::none);
+}
+
+void idle_backends_leave_down_to_the_minimum(void **) {
+  BackendLoad load = calm_backend();
+  load.age.idle_since_us = 1;
+  load.min_size = 4;
+  assert_true(decide_retirement(load) == RetireReason::idle);
+  load.retiring = 1;
+  assert_true(decide_retirement(load) == RetireReason::none);
+  load.clients = 0;  // a minimum is for the sake of clients
+  assert_true(decide_retirement(load) == RetireReason::idle);
+}
+
+void a_backend_past_its_lifetime_leaves_whatever_the_minimum(void **) {
+  BackendLoad load = calm_backend();
+  load.min_size = 5;
+  load.age.now_us = load.age.expires_us - 1;
+  assert_true(decide_retirement(load) == RetireReason::none);
+  load.age.now_us++;
+  assert_true(decide_retirement(load) == RetireReason::lifetime);
+  load.age.expires_us = 0;
+  assert_true(decide_retirement(load) == RetireReason::none);
+}
+
+void a_pool_above_its_maximum_shrinks_after_the_grace(void **) {
+  BackendLoad load = calm_backend();
+  load.max_size = 4;
+  load.age.idle_since_us = 0;  // busy pools shrink too
+  assert_true(decide_retirement(load) == RetireReason::none);
+  load.above_maximum_since_us = load.age.now_us - sluice::kAboveMaximumGraceUs + 1;
+  assert_true(decide_retirement(load) == RetireReason::none);
+  load.age.now_us++;
+  assert_true(decide_retirement(load) == RetireReason::above_maximum);
+  load.retiring = 1;
+  assert_true(decide_retirement(load) == RetireReason::none);
+}
+
+void thinking_backends_do_not_lift_a_pool_above_its_maximum(void **) {
+  BackendLoad load = calm_backend();
+  load.max_size = 4;
+  load.thinking = 1;
+  load.above_maximum_since_us = 1;
+  assert_true(decide_retirement(load) == RetireReason::none);
+  assert_false(sluice::is_above_maximum(20, 0, 16, 4));
+  assert_true(sluice::is_above_maximum(20, 0, 15, 4));
+  assert_false(sluice::is_above_maximum(20, 1, 15, 4));
+  assert_false(sluice::is_above_maximum(0, 1, 0, 0));
+}
+
+void a_reason_given_by_others_stands(void **) {
+  BackendLoad load = calm_backend();
+  load.age.expires_us = 1;
+  for (const RetireReason asked : {RetireReason::gave_way, RetireReason::requested, RetireReason::shutdown}) {
+    load.asked = asked;
+    assert_true(decide_retirement(load) == asked);
+  }
+}
+
+// ---------------------------------------------------------------- lifetime
+
+void jitter_takes_up_to_a_fortieth(void **) {
+  constexpr std::int64_t kLifetimeUs = 30 * kMinuteUs;
+  constexpr std::uint32_t kGreatest = std::numeric_limits<std::uint32_t>::max();
+  assert_int_equal(sluice::lifetime_with_jitter_us(kLifetimeUs, 0), kLifetimeUs);
+  const std::int64_t least = sluice::lifetime_with_jitter_us(kLifetimeUs, kGreatest);
+  assert_true(least > kLifetimeUs - kLifetimeUs / 40);
+  assert_true(least <= kLifetimeUs - kLifetimeUs / 40 + 1);
+  const std::int64_t middle = sluice::lifetime_with_jitter_us(kLifetimeUs, kGreatest / 2 + 1);
+  assert_int_equal(middle, kLifetimeUs - kLifetimeUs / 80);
+}
+
+void jitter_does_not_overflow(void **) {
+  constexpr std::int64_t kLongest = std::numeric_limits<std::int64_t>::max();
+  const std::int64_t least = sluice::lifetime_with_jitter_us(kLongest, std::numeric_limits<std::uint32_t>::max());
+  assert_true(least >= kLongest - kLongest / 40);
+  assert_true(least < kLongest - kLongest / 41);
+}
+
+void short_lifetimes_have_no_jitter_and_zero_is_for_ever(void **) {
+  assert_int_equal(sluice::lifetime_with_jitter_us(0, 12345), 0);
+  assert_int_equal(sluice::lifetime_with_jitter_us(-1, 12345), 0);
+  assert_int_equal(sluice::lifetime_with_jitter_us(10 * kSecondUs, 0xffffffffu), 10 * kSecondUs);
+  assert_true(sluice::lifetime_with_jitter_us(11 * kSecondUs, 0xffffffffu) < 11 * kSecondUs);
+}
+
+// ---------------------------------------------------------------- a pool played through
+
+// A pool in steps of a tenth of a millisecond: clients with one transaction each,
+// backends that start slowly (or fail to), and the governor asked each millisecond.
+class PlayedPool {
+ public:
+  static constexpr int kMostBackends = 64;
+  static constexpr std::int64_t kStepUs = 100;
+
+  int max_size = 20;
+  int max_backends = 100;
+  int waiting = 0;
+  int served = 0;
+  int backends = 0;
+  int failures = 0;
+  int starts = 0;
+  int elided = 0;
+  bool starts_fail = false;
+  std::int64_t start_us = 150 * kMillisecondUs;
+  std::int64_t transaction_us = 2 * kMillisecondUs;
+  std::int64_t retry_us = kSecondUs;
+  std::int64_t now_us = kSecondUs;
+  std::int64_t last_served_us = 0;
+
+  void add_idle_backends(int count) {
+    for (int i = 0; i < count; i++) {
+      free_at_us_[backends++] = now_us;
+    }
+  }
+
+  void run_until(std::int64_t end_us) {
+    for (; now_us <= end_us; now_us += kStepUs) {
+      finish_start();
+      serve();
+      if (now_us % kMillisecondUs == 0) {
+        govern();
+      }
+    }
+  }
+
+ private:
+  // The last backend is the one that is starting, if any.
+  void finish_start() {
+    if (started_at_us_ == 0 || now_us < started_at_us_ + start_us) {
+      return;
+    }
+    started_at_us_ = 0;
+    if (starts_fail) {
+      backends--;
+      failures++;
+      retry_after_us_ = now_us + retry_us;
+    } else {
+      free_at_us_[backends - 1] = now_us;
+    }
+  }
+
+  void serve() {
+    const int ready = backends - (started_at_us_ != 0 ? 1 : 0);
+    for (int i = 0; i < ready; i++) {
+      if (busy_[i] && now_us >= free_at_us_[i]) {
+        busy_[i] = false;
+        served++;
+        last_served_us = now_us;
+      }
+      if (!busy_[i] && waiting > 0) {
+        busy_[i] = true;
+        waiting--;
+        free_at_us_[i] = now_us + transaction_us;
+      }
+    }
+  }
+
+  void govern() {
+    PoolLoad pool;
+    pool.waiting = waiting;
+    pool.backends = backends;
+    pool.starting = started_at_us_ != 0 ? 1 : 0;
+    pool.max_size = max_size;
+    pool.clients = 50;
+    pool.now_us = now_us;
+    pool.retry_after_us = retry_after_us_;
+    const GrowthDecision decision = decide_growth(pool, ServerLoad{backends, max_backends});
+    elided += decision.reason == GrowthReason::enough_starting ? 1 : 0;
+    if (decision.start && backends < kMostBackends) {
+      backends++;
+      starts++;
+      started_at_us_ = now_us;
+    }
+  }
+
+  std::int64_t free_at_us_[kMostBackends] = {};
+  bool busy_[kMostBackends] = {};
+  std::int64_t started_at_us_ = 0;  // 0 = none is starting
+  std::int64_t retry_after_us_ = 0;
+};
+
+void a_burst_over_idle_backends_starts_one_backend_at_most(void **) {
+  PlayedPool pool;
+  pool.add_idle_backends(5);
+  const std::int64_t begin_us = pool.now_us;
+  pool.waiting = 50;
+  pool.run_until(begin_us + kSecondUs);
+  assert_int_equal(pool.served, 50);
+  assert_true(pool.last_served_us - begin_us <= 21 * kMillisecondUs);
+  assert_int_equal(pool.starts, 1);
+  assert_int_equal(pool.backends, 6);
+  assert_true(pool.elided > 0);
+}
+
+void a_lasting_need_grows_the_pool_to_its_maximum(void **) {
+  PlayedPool pool;
+  pool.max_size = 8;
+  pool.waiting = 1'000'000;
+  const std::int64_t begin_us = pool.now_us;
+  pool.run_until(begin_us + 3 * kSecondUs);
+  assert_int_equal(pool.backends, 8);
+  assert_int_equal(pool.starts, 8);
+}
+
+void a_lasting_need_stops_at_the_servers_maximum(void **) {
+  PlayedPool pool;
+  pool.max_backends = 3;
+  pool.waiting = 1'000'000;
+  pool.run_until(pool.now_us + 3 * kSecondUs);
+  assert_int_equal(pool.backends, 3);
+}
+
+void failing_starts_are_tried_no_more_than_once_a_pause(void **) {
+  PlayedPool pool;
+  pool.starts_fail = true;
+  pool.waiting = 50;
+  pool.run_until(pool.now_us + 10 * kSecondUs);
+  assert_int_equal(pool.backends, pool.starts - pool.failures);
+  assert_true(pool.starts >= 8 && pool.starts <= 10);
+  pool.starts_fail = false;
+  pool.run_until(pool.now_us + 2 * kSecondUs);
+  assert_int_equal(pool.served, 50);
+}
+
+}  // namespace
+
+int main() {
+  const CMUnitTest tests[] = {
+      cmocka_unit_test(governor_starts_a_backend_when_clients_wait),
+      cmocka_unit_test(governor_starts_the_first_backend_of_a_pool),
+      cmocka_unit_test(governor_starts_nothing_when_nobody_waits),
+      cmocka_unit_test(governor_starts_nothing_when_enough_starts_are_under_way),
+      cmocka_unit_test(governor_starts_nothing_when_the_pool_is_full),
+      cmocka_unit_test(thinking_backends_do_not_count_against_the_pool),
+      cmocka_unit_test(thinking_backends_count_against_the_server),
+      cmocka_unit_test(a_full_server_makes_room_for_clients_that_wait),
+      cmocka_unit_test(a_full_server_makes_no_room_for_a_minimum),
+      cmocka_unit_test(no_room_is_made_for_a_pool_that_could_not_use_it),
+      cmocka_unit_test(governor_fills_up_to_the_minimum_while_the_pool_has_clients),
+      cmocka_unit_test(the_maximum_is_stronger_than_the_minimum),
+      cmocka_unit_test(governor_holds_back_after_a_failed_start),
+      cmocka_unit_test(each_reason_has_a_phrase_of_its_own),
+      cmocka_unit_test(a_backend_nothing_speaks_against_stays),
+      cmocka_unit_test(a_backend_idle_for_the_timeout_leaves),
+      cmocka_unit_test(an_idle_timeout_of_zero_means_never),
+      cmocka_unit_test(idle_backends_leave_down_to_the_minimum),
+      cmocka_unit_test(a_backend_past_its_lifetime_leaves_whatever_the_minimum),
+      cmocka_unit_test(a_pool_above_its_maximum_shrinks_after_the_grace),
+      cmocka_unit_test(thinking_backends_do_not_lift_a_pool_above_its_maximum),
+      cmocka_unit_test(a_reason_given_by_others_stands),
+      cmocka_unit_test(jitter_takes_up_to_a_fortieth),
+      cmocka_unit_test(jitter_does_not_overflow),
+      cmocka_unit_test(short_lifetimes_have_no_jitter_and_zero_is_for_ever),
+      cmocka_unit_test(a_burst_over_idle_backends_starts_one_backend_at_most),
+      cmocka_unit_test(a_lasting_need_grows_the_pool_to_its_maximum),
+      cmocka_unit_test(a_lasting_need_stops_at_the_servers_maximum),
+      cmocka_unit_test(failing_starts_are_tried_no_more_than_once_a_pause),
+  };
+  return cmocka_run_group_tests(tests, nullptr, nullptr);
+}

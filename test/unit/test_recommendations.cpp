@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// What is recommended, and above all what is not.
+
+#include <cstdarg>
+#include <cstddef>
+#include <cstdint>
+#include <csetjmp>
+
+extern "C" {
+#include <cmocka.h>
+}
+
+#include "core/tuning/recommendations.hpp"
+
+using namespace sluice;
+
+namespace {
+
+const Recommendation *find(const Recommendations &list, Advice advice) {
+  const Recommendation *found = nullptr;
+  for (std::size_t i = 0; i < list.count; ++i) {
+    if (list.items[i].advice != advice) continue;
+    assert_null(found);  // nothing is said twice
+    found = &list.items[i];
+  }
+  return found;
+}
+
+void says(const Recommendations &list, Advice advice, std::int64_t current, std::int64_t recommended) {
+  const Recommendation *found = find(list, advice);
+  assert_non_null(found);
+  assert_int_equal(found->current, current);
+  assert_int_equal(found->recommended, recommended);
+}
+
+// A pool at its rule, busy and content.
+PoolPressure good_pool() {
+  PoolPressure pool;
+  pool.max_size = 5;
+  pool.rule_size = 5;
+  pool.clients = 50;
+  pool.backends = 5;
+  pool.peak_backends = 5;
+  pool.leases = 100000;
+  return pool;
+}
+
+ServerPressure good_server() {
+  ServerPressure server;
+  server.max_backends = 100;
+  server.backends = 5;
+  server.wanted_backends = 5;
+  server.max_clients = 10000;
+  server.clients = 50;
+  server.descriptor_limit = 20000;
+  server.descriptor_base = 1000;
+  server.max_connections = 100;
+  server.direct_connections = 2;
+  server.pooled_transactions = 100000;
+  server.machine_known = true;
+  server.spindles = 0;
+  server.miss_ratio = 0.5;
+  return server;
+}
+
+void nothing_to_recommend_is_nothing(void **) {
+  assert_int_equal(recommend_for_pool(good_pool()).count, 0);
+  assert_int_equal(recommend_for_server(good_server()).count, 0);
+  assert_int_equal(recommend_for_pool(PoolPressure{}).count, 0);
+}
+
+void a_pool_far_above_the_rule_should_shrink_whether_clients_wait_or_not(void **) {
+  PoolPressure pool = good_pool();
+  pool.configured = pool.max_size = 50;
+  says(recommend_for_pool(pool), Advice::shrink_pool, 50, 5);
+  pool.queued = 10;
+  says(recommend_for_pool(pool), Advice::shrink_pool, 50, 5);
+  assert_null(find(recommend_for_pool(pool), Advice::grow_pool));
+}
+
+void a_pool_within_twice_the_rule_is_left_alone(void **) {
+  PoolPressure pool = good_pool();
+  pool.configured = pool.max_size = 10;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+  pool.rule_size = 1;
+  pool.configured = pool.max_size = 4;  // far in ratio, but not worth a word
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+}
+
+void a_pool_that_follows_the_rule_is_never_resized(void **) {
+  PoolPressure pool = good_pool();
+  pool.max_size = 50;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+  pool.max_size = 1;
+  pool.queued = 5;
+  assert_null(find(recommend_for_pool(pool), Advice::grow_pool));
+}
+
+void an_unknown_rule_resizes_nothing(void **) {
+  PoolPressure pool = good_pool();
+  pool.rule_size = 0;
+  pool.configured = pool.max_size = 500;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+}
+
+void a_pool_far_below_the_rule_should_grow_if_clients_wait(void **) {
+  PoolPressure pool = good_pool();
+  pool.rule_size = 20;
+  pool.configured = pool.max_size = 5;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+
+  PoolPressure queued = pool;
+  queued.queued = 3;
+  says(recommend_for_pool(queued), Advice::grow_pool, 5, 20);
+
+  PoolPressure waited = pool;
+  waited.waits = waited.leases / kWaitsWorthMention;
+  says(recommend_for_pool(waited), Advice::grow_pool, 5, 20);
+  waited.waits = waited.leases / (2 * kWaitsWorthMention);
+  assert_int_equal(recommend_for_pool(waited).count, 0);
+
+  PoolPressure gave_up = pool;
+  gave_up.acquire_timeouts = 1;
+  says(recommend_for_pool(gave_up), Advice::grow_pool, 5, 20);
+  assert_null(find(recommend_for_pool(gave_up), Advice::look_at_holders));
+}
+
+void a_pool_that_never_reached_its_size_is_not_held_back_by_it(void **) {
+  PoolPressure pool = good_pool();
+  pool.rule_size = 20;
+  pool.configured = pool.max_size = 5;
+  pool.peak_backends = 4;
+  pool.queued = 3;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+}
+
+void idle_transactions_that_hold_up_others_should_end(void **) {
+  PoolPressure pool = good_pool();
+  pool.backends = 8;
+  pool.thinking = 4;
+  pool.queued = 2;
+  says(recommend_for_pool(pool), Advice::end_idle_transactions, 0, kLongestIdleTransactionMs);
+
+  pool.idle_transaction_timeout_ms = 600000;
+  says(recommend_for_pool(pool), Advice::end_idle_transactions, 600000, kLongestIdleTransactionMs);
+  pool.idle_transaction_timeout_ms = 5000;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+}
+
+void idle_transactions_that_nobody_waits_for_are_left_alone(void **) {
+  PoolPressure pool = good_pool();
+  pool.thinking = 5;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+  pool.queued = 2;
+  pool.thinking = 2;  // less than half: not what the queue is about
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+}
+
+void timeouts_and_failed_starts_are_reported(void **) {
+  PoolPressure pool = good_pool();
+  pool.acquire_timeouts = 7;
+  pool.start_failures = 3;
+  const Recommendations list = recommend_for_pool(pool);
+  assert_int_equal(list.count, 2);
+  says(list, Advice::look_at_holders, 7, -1);
+  says(list, Advice::mend_starts, 3, -1);
+}
+
+void max_backends_should_rise_if_it_is_reached_and_clients_wait(void **) {
+  ServerPressure server = good_server();
+  server.backends = 100;
+  assert_int_equal(recommend_for_server(server).count, 0);
+  server.queued = 1;
+  says(recommend_for_server(server), Advice::raise_max_backends, 100, 150);
+  server.wanted_backends = 180;
+  server.thinking = 20;
+  says(recommend_for_server(server), Advice::raise_max_backends, 100, 200);
+  server.wanted_backends = 1000000;
+  says(recommend_for_server(server), Advice::raise_max_backends, 100, kGreatestMaxBackends);
+  server.max_backends = server.backends = kGreatestMaxBackends;
+  assert_null(find(recommend_for_server(server), Advice::raise_max_backends));
+}
+
+void an_oversized_pool_should_shrink_before_max_backends_rises(void **) {
+  PoolPressure pool = good_pool();
+  assert_int_equal(sensible_size(pool), 5);
+  pool.configured = pool.max_size = 90;
+  assert_int_equal(sensible_size(pool), 5);
+  pool.configured = -1;
+  assert_int_equal(sensible_size(pool), 90);
+
+  ServerPressure server = good_server();
+  server.backends = 100;
+  server.queued = 1;
+  server.oversized_pools = 1;
+  assert_int_equal(recommend_for_server(server).count, 0);
+  server.wanted_backends = 101;
+  says(recommend_for_server(server), Advice::raise_max_backends, 100, 150);
+}
+
+void the_smallest_max_backends_can_rise(void **) {
+  ServerPressure server = good_server();
+  server.max_backends = server.backends = server.queued = 1;
+  server.wanted_backends = 0;
+  says(recommend_for_server(server), Advice::raise_max_backends, 1, 2);
+}
+
+void max_clients_should_rise_from_four_fifths_on(void **) {
+  ServerPressure server = good_server();
+  server.clients = 7999;
+  assert_int_equal(recommend_for_server(server).count, 0);
+  server.clients = 8000;
+  says(recommend_for_server(server), Advice::raise_max_clients, 10000, 20000);
+  server.max_clients = 900000;
+  server.clients = 900000;
+  server.descriptor_limit = -1;
+  says(recommend_for_server(server), Advice::raise_max_clients, 900000, kGreatestMaxClients);
+}
+
+void descriptors_should_be_enough_for_all_clients(void **) {
+  ServerPressure server = good_server();
+  server.descriptor_limit = 11000;
+  assert_int_equal(recommend_for_server(server).count, 0);
+  server.descriptor_limit = 10999;
+  says(recommend_for_server(server), Advice::raise_descriptor_limit, 10999, 11000);
+  server.descriptor_limit = -1;  // no limit
+  assert_int_equal(recommend_for_server(server).count, 0);
+}
+
+void max_connections_may_fall_once_clients_are_pooled(void **) {
+  ServerPressure server = good_server();
+  server.max_connections = 1000;
+  says(recommend_for_server(server), Advice::lower_max_connections, 1000, kFewConnections);
+  server.direct_connections = 150;
+  says(recommend_for_server(server), Advice::lower_max_connections, 1000, 300);
+  server.direct_connections = 200;
+  assert_int_equal(recommend_for_server(server).count, 0);
+  server.direct_connections = 2;
+  server.pooled_transactions = 0;
+  assert_int_equal(recommend_for_server(server).count, 0);
+  server.pooled_transactions = 1;
+  server.direct_connections = -1;
+  assert_int_equal(recommend_for_server(server).count, 0);
+}
+
+void unknown_spindles_are_asked_for_where_they_matter(void **) {
+  ServerPressure server = good_server();
+  server.spindles = -1;
+  says(recommend_for_server(server), Advice::tell_spindles, -1, -1);
+  server.miss_ratio = -1;
+  says(recommend_for_server(server), Advice::tell_spindles, -1, -1);
+  server.miss_ratio = 0.001;
+  assert_int_equal(recommend_for_server(server).count, 0);
+  server.miss_ratio = 0.5;
+  server.machine_known = false;
+  assert_int_equal(recommend_for_server(server).count, 0);
+}
+
+void everything_at_once_fits(void **) {
+  ServerPressure server = good_server();
+  server.backends = 100;
+  server.queued = 1;
+  server.clients = 10000;
+  server.descriptor_limit = 1;
+  server.max_connections = 1000;
+  server.spindles = -1;
+  assert_int_equal(recommend_for_server(server).count, 5);
+}
+
+}  // namespace
+
+int main() {
+  const CMUnitTest tests[] = {
+      cmocka_unit_test(nothing_to_recommend_is_nothing),
+      cmocka_unit_test(a_pool_far_above_the_rule_should_shrink_whether_clients_wait_or_not),
+      cmocka_unit_test(a_pool_within_twice_the_rule_is_left_alone),
+      cmocka_unit_test(a_pool_that_follows_the_rule_is_never_resized),
+      cmocka_unit_test(an_unknown_rule_resizes_nothing),
+      cmocka_unit_test(a_pool_far_below_the_rule_should_grow_if_clients_wait),
+      cmocka_unit_test(a_pool_that_never_reached_its_size_is_not_held_back_by_it),
+      cmocka_unit_test(idle_transactions_that_hold_up_others_should_end),
+      cmocka_unit_test(idle_transactions_that_nobody_waits_for_are_left_alone),
+      cmocka_unit_test(timeouts_and_failed_starts_are_reported),
+      cmocka_unit_test(max_backends_should_rise_if_it_is_reached_and_clients_wait),
+      cmocka_unit_test(an_oversized_pool_should_shrink_before_max_backends_rises),
+      cmocka_unit_test(the_smallest_max_backends_can_rise),
+      cmocka_unit_test(max_clients_should_rise_from_four_fifths_on),
+      cmocka_unit_test(descriptors_should_be_enough_for_all_clients),
+      cmocka_unit_test(max_connections_may_fall_once_clients_are_pooled),
+      cmocka_unit_test(unknown_spindles_are_asked_for_where_they_matter),
+      cmocka_unit_test(everything_at_once_fits),
+  };
+  return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
