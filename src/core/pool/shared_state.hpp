@@ -94,7 +94,7 @@ struct ClientAddress {
   std::uint8_t bytes[16];    // network order; the first four for IPv4
   std::uint16_t port;        // host order; 0 for a Unix socket
   std::uint8_t family;       // 0 unknown, 1 Unix socket, 4 IPv4, 6 IPv6
-  std::uint8_t scope_unused;
+  std::uint8_t reserved;
 };
 
 // bits of ClientSlot::flags
@@ -102,6 +102,7 @@ constexpr std::uint32_t kClientGreeted = 1u << 0;   // has got its first ReadyFo
 constexpr std::uint32_t kClientVanished = 1u << 1;  // the peer has closed its end
 constexpr std::uint32_t kClientHeld = 1u << 2;      // keeps its backend between transactions (session mode)
 constexpr std::uint32_t kClientToLeave = 1u << 3;   // is to be disconnected (disconnect_client)
+constexpr std::uint32_t kClientInSet = 1u << 4;     // has been added to the pool's epoll set
 
 struct alignas(kCacheLine) ClientSlot {
   std::atomic<std::uint64_t> word;               // ClientWord
@@ -118,6 +119,7 @@ struct alignas(kCacheLine) ClientSlot {
   std::uint64_t statements;                      // dsa_pointer to the list of prepared statements, 0 = none
   std::uint64_t unnamed_statement;               // dsa_pointer to a statement, 0 = none
   ClientAddress address;
+  ClientAddress server_address;                  // the end of ours it connected to
   char application_name[kNameLength];            // of the start-up packet
 };
 static_assert(sizeof(ClientSlot) <= 256, "an idle client must stay cheap");
@@ -189,6 +191,7 @@ enum class BackendState : std::uint32_t {
   free = 0,
   starting,   // registered; not yet connected to its database
   waiting,    // asleep in the pool's epoll set
+  assigned,   // the dispatcher has leased a new client to it and woken it
   lingering,  // stays on its last client, ready to be called away
   active,     // executes for its client
   thinking,   // its client's turn, inside a transaction
@@ -220,6 +223,7 @@ struct alignas(kCacheLine) BackendSlot {
   std::atomic<std::uint64_t> cancel_lease;      // cancel the query of this lease number
   std::atomic<std::uint64_t> vanished_lease;    // the client of this lease number has gone
   std::atomic<std::uint64_t> leave_lease;       // end the client of this lease number (disconnect_client)
+  std::atomic<std::uint64_t> assigned_client;   // ClientRef, while the state is `assigned`
 
   // Why it could not start; written by the starting process before it exits.
   char failure_sqlstate[8];

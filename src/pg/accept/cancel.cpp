@@ -66,7 +66,7 @@ void report_vanished(std::uint32_t slot) {
 void handle_cancel_request(std::uint32_t cancel_number, std::uint32_t key) {
   SharedState &state = shared();
 
-  for (std::uint32_t i = 0; i < client_capacity(); i++) {
+  for (std::uint32_t i = 0; i < client_high_water(); i++) {
     const ClientSlot &slot = state.clients[i];
     const ClientWord word = ClientWord::unpack(slot.word.load());
     if (word.state == ClientState::free || word.state == ClientState::authenticating) continue;

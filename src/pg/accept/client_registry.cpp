@@ -33,6 +33,7 @@ static int dispatcher_epoll = -1;
 static std::uint32_t capacity = 0;
 static std::uint32_t *free_slots = nullptr;
 static std::uint32_t free_count = 0;
+static std::uint32_t high_water = 0;
 
 // Descriptors kept for sockets of clients not yet in a slot, control channels
 // and whatever the server opens.
@@ -85,6 +86,8 @@ void open_client_registry(int epoll) {
 
 std::uint32_t client_capacity() { return capacity; }
 
+std::uint32_t client_high_water() { return high_water; }
+
 int client_descriptor(std::uint32_t slot) { return static_cast<int>(shared().header->descriptor_base + slot); }
 
 bool register_client(int descriptor, ClientRef *client) {
@@ -107,6 +110,7 @@ bool register_client(int descriptor, ClientRef *client) {
   }
   close(descriptor);
   free_count--;
+  if (index >= high_water) high_water = index + 1;
 
   slot.pool.store(kNoIndex, std::memory_order_relaxed);
   slot.flags.store(0, std::memory_order_relaxed);
@@ -162,7 +166,7 @@ void forget_client(ClientRef client) {
 
   const std::uint32_t pool = slot.pool.load();
   if (pool != kNoIndex) {
-    pool_forgets_client(pool, descriptor);
+    pool_forgets_client(pool, client);
   } else {
     state.header->unauthenticated.fetch_sub(1);
   }

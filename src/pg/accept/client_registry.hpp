@@ -25,6 +25,9 @@ void open_client_registry(int epoll);
 // How many clients fit, given sluice.max_clients and the descriptor limit.
 std::uint32_t client_capacity();
 
+// Slots at and above this number have never been used: scans end here.
+std::uint32_t client_high_water();
+
 // Puts an accepted socket into a free slot (state authenticating), at its fixed
 // descriptor number, watched for input.  The descriptor passed in is closed.
 // Returns false, with the descriptor still open, when there is no free slot.

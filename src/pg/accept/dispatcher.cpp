@@ -141,9 +141,14 @@ constexpr std::int64_t kAcceptPauseUs = 100000;
 
 static void accept_clients(int listener) {
   for (int i = 0; i < kAcceptBatch; i++) {
-    const int descriptor = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    SockAddr peer;
+    memset(&peer, 0, sizeof(peer));
+    peer.salen = sizeof(peer.addr);
+    const int descriptor =
+        accept4(listener, reinterpret_cast<sockaddr *>(&peer.addr), &peer.salen, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (descriptor >= 0) {
-      begin_login(descriptor);
+      if (peer.salen == 0) peer.addr.ss_family = AF_UNIX;
+      begin_login(descriptor, peer);
       continue;
     }
     if (errno == EINTR || errno == ECONNABORTED) continue;
@@ -227,7 +232,7 @@ static void say_goodbye() {
   initStringInfo(&words);
   append_fatal_response(&words, ERRCODE_ADMIN_SHUTDOWN, "terminating connection due to administrator command", nullptr,
                         nullptr);
-  for (std::uint32_t i = 0; i < client_capacity(); i++) {
+  for (std::uint32_t i = 0; i < client_high_water(); i++) {
     const ClientWord word = ClientWord::unpack(shared().clients[i].word.load());
     if (word.state == ClientState::idle || word.state == ClientState::ready) send_last_words(i, words.data, words.len);
   }

@@ -52,6 +52,7 @@ namespace sluice::pg {
 enum class LoginStage { startup, authentication };
 
 struct Login {
+  Login *next, *previous;  // all logins, oldest first: that is also the order of deadlines
   ClientRef client;
   MemoryContext context;  // holds this struct and all it points to
   LoginStage stage;
@@ -66,7 +67,9 @@ struct Login {
   std::uint32_t pool;    // once admitted
 };
 
-static Login **logins = nullptr;
+static Login **logins = nullptr;  // [client slot]
+static Login *oldest_login = nullptr;
+static Login *latest_login = nullptr;
 
 void open_logins() {
   logins = static_cast<Login **>(MemoryContextAllocZero(
@@ -75,8 +78,17 @@ void open_logins() {
 
 // ------------------------------------------------------------------ leaving the login
 
+static void link_login(Login *login) {
+  logins[login->client.slot] = login;
+  login->previous = latest_login;
+  (latest_login != nullptr ? latest_login->next : oldest_login) = login;
+  latest_login = login;
+}
+
 static void end_login(Login *login) {
   logins[login->client.slot] = nullptr;
+  (login->previous != nullptr ? login->previous->next : oldest_login) = login->next;
+  (login->next != nullptr ? login->next->previous : latest_login) = login->previous;
   MyProcPort = nullptr;
   MemoryContextDelete(login->context);
 }
@@ -454,46 +466,52 @@ void continue_login(ClientRef client) {
 
 // ------------------------------------------------------------------ entering the login
 
-static void remember_address(ClientSlot &slot, const SockAddr &address) {
-  memset(&slot.address, 0, sizeof(slot.address));
+static void remember_address(ClientAddress *target, const SockAddr &address) {
+  memset(target, 0, sizeof(*target));
   if (address.addr.ss_family == AF_INET) {
     const auto *in = reinterpret_cast<const sockaddr_in *>(&address.addr);
-    slot.address.family = 4;
-    slot.address.port = pg_ntoh16(in->sin_port);
-    memcpy(slot.address.bytes, &in->sin_addr, 4);
+    target->family = 4;
+    target->port = pg_ntoh16(in->sin_port);
+    memcpy(target->bytes, &in->sin_addr, 4);
   } else if (address.addr.ss_family == AF_INET6) {
     const auto *in6 = reinterpret_cast<const sockaddr_in6 *>(&address.addr);
-    slot.address.family = 6;
-    slot.address.port = pg_ntoh16(in6->sin6_port);
-    memcpy(slot.address.bytes, &in6->sin6_addr, 16);
+    target->family = 6;
+    target->port = pg_ntoh16(in6->sin6_port);
+    memcpy(target->bytes, &in6->sin6_addr, 16);
   } else {
-    slot.address.family = 1;
+    target->family = 1;
   }
 }
 
-static void prepare_port(Port *port, int descriptor) {
+static void prepare_socket(Port *port) {
+  const int on = 1;
+
+  port->laddr.salen = sizeof(port->laddr.addr);
+  getsockname(port->sock, reinterpret_cast<sockaddr *>(&port->laddr.addr), &port->laddr.salen);
+  setsockopt(port->sock, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  setsockopt(port->sock, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+  (void)pq_setkeepalivesidle(tcp_keepalives_idle, port);
+  (void)pq_setkeepalivesinterval(tcp_keepalives_interval, port);
+  (void)pq_setkeepalivescount(tcp_keepalives_count, port);
+  (void)pq_settcpusertimeout(tcp_user_timeout, port);
+}
+
+static void prepare_port(Port *port, int descriptor, const SockAddr &peer) {
   char host[NI_MAXHOST], service[NI_MAXSERV];
 
   port->sock = descriptor;
-  port->raddr.salen = sizeof(port->raddr.addr);
-  getpeername(descriptor, reinterpret_cast<sockaddr *>(&port->raddr.addr), &port->raddr.salen);
-  port->laddr.salen = sizeof(port->laddr.addr);
-  getsockname(descriptor, reinterpret_cast<sockaddr *>(&port->laddr.addr), &port->laddr.salen);
-  if (port->raddr.salen == 0) port->raddr.addr.ss_family = AF_UNIX;
+  port->raddr = peer;
   host[0] = service[0] = '\0';
-  pg_getnameinfo_all(&port->raddr.addr, static_cast<int>(port->raddr.salen), host, sizeof(host), service,
-                     sizeof(service), NI_NUMERICHOST | NI_NUMERICSERV);
+  if (peer.addr.ss_family == AF_UNIX) {
+    port->laddr.addr.ss_family = AF_UNIX;
+    strlcpy(host, "[local]", sizeof(host));
+  } else {
+    prepare_socket(port);
+    pg_getnameinfo_all(&port->raddr.addr, static_cast<int>(port->raddr.salen), host, sizeof(host), service,
+                       sizeof(service), NI_NUMERICHOST | NI_NUMERICSERV);
+  }
   port->remote_host = pstrdup(host);
   port->remote_port = pstrdup(service);
-  if (port->laddr.addr.ss_family != AF_UNIX) {
-    const int on = 1;
-    setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    setsockopt(descriptor, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    (void)pq_setkeepalivesidle(tcp_keepalives_idle, port);
-    (void)pq_setkeepalivesinterval(tcp_keepalives_interval, port);
-    (void)pq_setkeepalivescount(tcp_keepalives_count, port);
-    (void)pq_settcpusertimeout(tcp_user_timeout, port);
-  }
 }
 
 static void refuse_socket(int descriptor) {
@@ -507,7 +525,7 @@ static void refuse_socket(int descriptor) {
   shared().header->connections_refused.fetch_add(1);
 }
 
-void begin_login(int descriptor) {
+void begin_login(int descriptor, const SockAddr &peer) {
   ClientRef client;
 
   if (shared().header->unauthenticated.load() >= setting_max_unauthenticated_clients ||
@@ -525,9 +543,10 @@ void begin_login(int descriptor) {
   initStringInfo(&login->input);
   initStringInfo(&login->output);
   login->wanted = kMinStartupPacketLength;
-  prepare_port(&login->port, client_descriptor(client.slot));
-  remember_address(shared().clients[client.slot], login->port.raddr);
-  logins[client.slot] = login;
+  prepare_port(&login->port, client_descriptor(client.slot), peer);
+  remember_address(&shared().clients[client.slot].address, login->port.raddr);
+  remember_address(&shared().clients[client.slot].server_address, login->port.laddr);
+  link_login(login);
   if (Log_connections)
     ereport(LOG, (login->port.remote_port[0] != '\0'
                       ? errmsg("connection received: host=%s port=%s", login->port.remote_host,
@@ -539,23 +558,16 @@ void begin_login(int descriptor) {
 }
 
 std::int64_t expire_logins(std::int64_t now_us) {
-  std::int64_t next_us = -1;
-
-  if (shared().header->unauthenticated.load() <= 0) return -1;
-  for (std::uint32_t i = 0; i < client_capacity(); i++) {
-    Login *login = logins[i];
-    if (login == nullptr) continue;
+  while (oldest_login != nullptr) {
+    Login *login = oldest_login;
     const std::int64_t left_us = login->deadline_us - now_us;
-    if (left_us <= 0) {
-      // As the server: silently towards the client, which may not even speak the protocol.
-      MyProcPort = &login->port;
-      ereport(LOG_SERVER_ONLY, (errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling authentication due to timeout")));
-      abandon_login(login);
-    } else if (next_us < 0 || left_us < next_us) {
-      next_us = left_us;
-    }
+    if (left_us > 0) return left_us;
+    // As the server: silently towards the client, which may not even speak the protocol.
+    MyProcPort = &login->port;
+    ereport(LOG_SERVER_ONLY, (errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling authentication due to timeout")));
+    abandon_login(login);
   }
-  return next_us;
+  return -1;
 }
 
 }  // namespace sluice::pg

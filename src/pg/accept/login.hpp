@@ -7,6 +7,10 @@
 
 #include "pg/compat.hpp"
 
+extern "C" {
+#include "libpq/pqcomm.h"
+}
+
 #include <cstdint>
 
 #include "core/pool/shared_state.hpp"
@@ -15,8 +19,8 @@ namespace sluice::pg {
 
 void open_logins();
 
-// A socket has been accepted.  Takes the descriptor, whatever happens.
-void begin_login(int descriptor);
+// A socket has been accepted from `peer`.  Takes the descriptor, whatever happens.
+void begin_login(int descriptor, const SockAddr &peer);
 
 // A client in state authenticating has sent something or has gone.
 void continue_login(ClientRef client);

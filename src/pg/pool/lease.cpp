@@ -25,6 +25,11 @@
 //   into waiters, then looks at queued; the dispatcher counts queued, then looks
 //   at waiters and rings the bell.
 //
+//   A new client is assigned while its backend wakes for something else.  The
+//   dispatcher changes the backend's state from waiting to assigned; the backend
+//   changes it from waiting to active.  Who comes first decides; an event that
+//   came together with an assignment is passed on through the wait queue.
+//
 // Taking a client is won by compare-and-set on its state word; events and queue
 // entries that outlived their client lose there.
 //
@@ -275,9 +280,47 @@ static void retire_if_asked() {
   proc_exit(0);
 }
 
+// An event that came together with an assignment is somebody else's work.
+static void pass_on(const epoll_event &event) {
+  const ClientRef client = ClientRef::unpack(event.data.u64);
+  if (event.data.u64 == kBellEvent) return see_to_the_set();
+  ClientSlot &slot = shared().clients[client.slot];
+  std::uint64_t word = slot.word.load();
+  const ClientWord seen = ClientWord::unpack(word);
+  if (seen.generation != client.generation || seen.state != ClientState::idle) return;
+  slot.ready_since_us.store(monotonic_us());
+  if (!slot.word.compare_exchange_strong(word,
+                                         ClientWord{client.generation, kNoIndex, ClientState::ready}.pack()))
+    return;
+  session.pool->armed.fetch_sub(1);
+  session.pool->queued.fetch_add(1);
+  session.pool->wait_queue.get().bounded_push(client.pack());
+  see_to_the_set();
+}
+
+// Has the dispatcher leased a client to this backend while it slept?  Whoever
+// changes the state from `waiting` first decides.
+static bool take_assignment() {
+  auto waiting = static_cast<std::uint32_t>(BackendState::waiting);
+  if (session.backend->state.compare_exchange_strong(waiting, static_cast<std::uint32_t>(BackendState::active)))
+    return false;
+  const ClientRef client = ClientRef::unpack(session.backend->assigned_client.load());
+  open_lease(client);
+  session.client = &shared().clients[client.slot];
+  const std::int64_t now_us = coarse_monotonic_us();
+  enter_state(BackendState::active, now_us);
+  count_lease(now_us, false);
+  if (obtain_copy(client)) return true;
+  ereport(LOG, (errmsg("could not get the socket of client %u", client.slot)));
+  dismiss_leased_client();
+  return false;
+}
+
+enum class Sleep { event, assignment, nothing };
+
 // Sleeps in the pool's set until there is a client, an interrupt, or statistics
 // are due.
-static bool sleep_in_set(epoll_event *event) {
+static Sleep sleep_in_set(epoll_event *event) {
   PoolSlot *pool = session.pool;
 
   enter_state(BackendState::waiting, coarse_monotonic_us());
@@ -291,7 +334,14 @@ static bool sleep_in_set(epoll_event *event) {
   }
   pool->waiters.fetch_sub(1);
   counted_as_waiter = false;
-  return ready;
+  if (take_assignment()) {
+    if (ready)
+      pass_on(*event);
+    else
+      see_to_the_set();
+    return Sleep::assignment;
+  }
+  return ready ? Sleep::event : Sleep::nothing;
 }
 
 int lease_client() {
@@ -306,13 +356,15 @@ int lease_client() {
       continue;
     }
     flush_due_statistics();
-    if (sleep_in_set(&event)) {
+    const Sleep slept = sleep_in_set(&event);
+    if (slept == Sleep::assignment) break;
+    if (slept == Sleep::event) {
       if (take_event(event)) break;
       // Woken for nothing: somebody else must not be left waiting for us.
       see_to_the_set();
-      continue;
+    } else {
+      handle_interrupts();
     }
-    handle_interrupts();
   }
   return client_descriptor(session.client_ref.slot);
 }
@@ -367,13 +419,15 @@ void give_back_client() {
 
   slot->state_since_us.store(coarse_monotonic_us(), std::memory_order_relaxed);
   close_lease();
+  // A client that lives for one query never enters the set.
+  const bool in_set = (slot->flags.fetch_or(kClientInSet) & kClientInSet) != 0;
   session.pool->armed.fetch_add(1);
   slot->word.store(ClientWord{client.generation, kNoIndex, ClientState::idle}.pack());
   // From here on the client may be anybody's.  If it has been forgotten already,
   // its socket is out of the set and this fails: as it should.
   event.events = EPOLLIN | EPOLLONESHOT;
   event.data.u64 = client.pack();
-  epoll_ctl(pool_epoll, EPOLL_CTL_MOD, client_descriptor(client.slot), &event);
+  epoll_ctl(pool_epoll, in_set ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, client_descriptor(client.slot), &event);
 }
 
 void dismiss_leased_client() {

@@ -28,7 +28,7 @@ std::uint32_t find_or_create_pool(Oid database, Oid role, const char *database_n
 void pool_receives_client(std::uint32_t pool, ClientRef client);
 
 // A client is being forgotten: out of the pool's epoll set.
-void pool_forgets_client(std::uint32_t pool, int descriptor);
+void pool_forgets_client(std::uint32_t pool, ClientRef client);
 
 // The control listener has a new connection / a control channel has news.
 void accept_control_channel(int listener);

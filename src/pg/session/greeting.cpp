@@ -37,38 +37,37 @@ void open_reception() {
   FrontendProtocol = PG_PROTOCOL(3, 0);
 }
 
-static void fill_address(const ClientAddress &address) {
-  memset(&port.raddr, 0, sizeof(port.raddr));
-  remote_port[0] = '\0';
+static void fill_socket_address(SockAddr *target, const ClientAddress &address) {
+  memset(target, 0, sizeof(*target));
   if (address.family == 4) {
-    auto *in = reinterpret_cast<sockaddr_in *>(&port.raddr.addr);
+    auto *in = reinterpret_cast<sockaddr_in *>(&target->addr);
     in->sin_family = AF_INET;
     in->sin_port = htons(address.port);
     memcpy(&in->sin_addr, address.bytes, 4);
-    port.raddr.salen = sizeof(sockaddr_in);
-    snprintf(remote_host, sizeof(remote_host), "%u.%u.%u.%u", address.bytes[0], address.bytes[1], address.bytes[2],
-             address.bytes[3]);
-    snprintf(remote_port, sizeof(remote_port), "%u", address.port);
+    target->salen = sizeof(sockaddr_in);
   } else if (address.family == 6) {
-    auto *in6 = reinterpret_cast<sockaddr_in6 *>(&port.raddr.addr);
+    auto *in6 = reinterpret_cast<sockaddr_in6 *>(&target->addr);
     in6->sin6_family = AF_INET6;
     in6->sin6_port = htons(address.port);
     memcpy(&in6->sin6_addr, address.bytes, 16);
-    port.raddr.salen = sizeof(sockaddr_in6);
-    inet_ntop(AF_INET6, address.bytes, remote_host, sizeof(remote_host));
-    snprintf(remote_port, sizeof(remote_port), "%u", address.port);
+    target->salen = sizeof(sockaddr_in6);
   } else {
-    port.raddr.addr.ss_family = AF_UNIX;
-    port.raddr.salen = sizeof(sa_family_t);
-    strlcpy(remote_host, "[local]", sizeof(remote_host));
+    target->addr.ss_family = AF_UNIX;
+    target->salen = sizeof(sa_family_t);
   }
 }
 
-// inet_server_addr() and inet_server_port() ask for the local end.
-static void fill_local_address(int descriptor) {
-  port.laddr.salen = sizeof(port.laddr.addr);
-  if (getsockname(descriptor, reinterpret_cast<sockaddr *>(&port.laddr.addr), &port.laddr.salen) != 0)
-    port.laddr.addr.ss_family = AF_UNSPEC;
+// For the log prefix; IPv4 by hand, since this is done at every change of client.
+static void name_client(const ClientAddress &address) {
+  remote_port[0] = '\0';
+  if (address.family == 4)
+    snprintf(remote_host, sizeof(remote_host), "%u.%u.%u.%u", address.bytes[0], address.bytes[1], address.bytes[2],
+             address.bytes[3]);
+  else if (address.family == 6)
+    inet_ntop(AF_INET6, address.bytes, remote_host, sizeof(remote_host));
+  else
+    strlcpy(remote_host, "[local]", sizeof(remote_host));
+  if (address.family != 1) snprintf(remote_port, sizeof(remote_port), "%u", address.port);
 }
 
 // What pg_stat_activity shows about this backend: a client backend with the
@@ -85,8 +84,9 @@ static void show_in_activity(BackendType type) {
 void receive_client(int descriptor) {
   port.sock = descriptor;
   MyProcPort = &port;
-  fill_address(session.client->address);
-  fill_local_address(descriptor);
+  fill_socket_address(&port.raddr, session.client->address);
+  fill_socket_address(&port.laddr, session.client->server_address);
+  name_client(session.client->address);
   open_stream(descriptor);
   MyBackendType = B_BACKEND;
   show_in_activity(B_BACKEND);

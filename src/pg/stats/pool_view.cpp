@@ -39,6 +39,7 @@ void count_backend(PoolCounts &counts, BackendState state) {
     case BackendState::lingering:
       counts.idle++;
       break;
+    case BackendState::assigned:
     case BackendState::active:
       counts.active++;
       break;

@@ -37,6 +37,8 @@ constexpr const char *backend_state_word(BackendState state) noexcept {
       return "starting";
     case BackendState::waiting:
       return "waiting";
+    case BackendState::assigned:
+      return "assigned";
     case BackendState::lingering:
       return "lingering";
     case BackendState::active:

@@ -1,0 +1,384 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// Pooled backends as the dispatcher sees them.
+//
+// A backend slot is `starting` from registration until the process says hello on
+// its control channel.  If the worker ends before, its slot holds the reason, and
+// clients of a pool without any other backend are told.
+
+#include "pg/compat.hpp"
+
+#include "pg/pool/backend_keeper.hpp"
+
+extern "C" {
+#include "common/pg_prng.h"
+#include "postmaster/bgworker.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+}
+
+#include <cstdio>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/pool/growth_governor.hpp"
+#include "pg/accept/client_registry.hpp"
+#include "pg/accept/dispatcher.hpp"
+#include "pg/pool/control_channel.hpp"
+#include "pg/pool/keeper_books.hpp"
+#include "pg/pool/pool_keeper.hpp"
+#include "pg/pool/time_limits.hpp"
+#include "pg/pool/wake_up.hpp"
+#include "pg/shared_memory.hpp"
+
+namespace sluice::pg {
+
+constexpr std::int64_t kRetryAfterFailureUs = 1000000;
+
+// ------------------------------------------------------------------ census
+
+PoolCensus take_census(std::uint32_t pool_index, std::int64_t now_us) {
+  SharedState &state = shared();
+  PoolCensus census;
+
+  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+    const BackendSlot &backend = state.backends[i];
+    if (backend.pool.load(std::memory_order_relaxed) != pool_index) continue;
+    switch (static_cast<BackendState>(backend.state.load(std::memory_order_relaxed))) {
+      case BackendState::assigned:
+      case BackendState::active: census.active++; break;
+      case BackendState::waiting:
+      case BackendState::lingering: census.idle++; break;
+      case BackendState::held: census.held++; break;
+      case BackendState::starting: census.starting++; break;
+      case BackendState::thinking: {
+        const std::int64_t age_us = now_us - backend.state_since_us.load(std::memory_order_relaxed);
+        census.thinking++;
+        if (age_us > census.longest_thinking_us) {
+          census.longest_thinking_us = age_us;
+          census.longest_thinking_pid = backend.pid.load(std::memory_order_relaxed);
+        }
+        break;
+      }
+      default: break;
+    }
+  }
+  return census;
+}
+
+// ------------------------------------------------------------------ starts
+
+static std::uint32_t find_free_backend_slot() {
+  SharedState &state = shared();
+  for (std::uint32_t i = 0; i < state.header->max_backends; i++)
+    if (state.backends[i].state.load() == static_cast<std::uint32_t>(BackendState::free) &&
+        state.backends[i].pid.load() == 0)
+      return i;
+  return kNoIndex;
+}
+
+static void prepare_backend_slot(BackendSlot &backend, std::uint32_t pool_index, std::int64_t now_us) {
+  const PoolSlot &pool = shared().pools[pool_index];
+
+  backend.generation.fetch_add(1);
+  backend.pid.store(0);
+  backend.pool.store(pool_index);
+  backend.client.store(kNoIndex);
+  backend.lease.fetch_add(1);
+  backend.start_requested_us.store(now_us);
+  backend.state_since_us.store(now_us);
+  backend.started_at.store(0);
+  backend.transactions.store(0);
+  backend.retire_requested.store(0);
+  backend.poked.store(0);
+  backend.cancel_lease.store(0);
+  backend.vanished_lease.store(0);
+  backend.leave_lease.store(0);
+  backend.assigned_client.store(0);
+  backend.failure_sqlstate[0] = '\0';
+  backend.failure_message[0] = '\0';
+  const std::int64_t lifetime_us = static_cast<std::int64_t>(pool.max_lifetime_ms.load()) * 1000;
+  backend.expires_us.store(
+      lifetime_us == 0 ? 0 : now_us + lifetime_with_jitter_us(lifetime_us, pg_prng_uint32(&pg_global_prng_state)));
+  backend.state.store(static_cast<std::uint32_t>(BackendState::starting));
+}
+
+static void start_backend(std::uint32_t pool_index, std::int64_t now_us) {
+  SharedState &state = shared();
+  PoolSlot &pool = state.pools[pool_index];
+  const std::uint32_t index = find_free_backend_slot();
+  BackgroundWorker worker;
+
+  if (index == kNoIndex) return;
+  BackendSlot &backend = state.backends[index];
+  prepare_backend_slot(backend, pool_index, now_us);
+
+  memset(&worker, 0, sizeof(worker));
+  worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+  worker.bgw_start_time = BgWorkerStart_ConsistentState;
+  worker.bgw_restart_time = BGW_NEVER_RESTART;
+  strlcpy(worker.bgw_library_name, "pg_sluice", sizeof(worker.bgw_library_name));
+  strlcpy(worker.bgw_function_name, "sluice_backend_main", sizeof(worker.bgw_function_name));
+  snprintf(worker.bgw_name, BGW_MAXLEN, "pg_sluice backend: %.40s %.40s", pool.role, pool.database);
+  strlcpy(worker.bgw_type, "pg_sluice backend", BGW_MAXLEN);
+  worker.bgw_main_arg = UInt32GetDatum(index);
+  const std::uint32_t generation = backend.generation.load();
+  memcpy(worker.bgw_extra, &generation, sizeof(generation));
+  worker.bgw_notify_pid = MyProcPid;
+
+  MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+  BackgroundWorkerHandle *handle = nullptr;
+  const bool registered = RegisterDynamicBackgroundWorker(&worker, &handle);
+  MemoryContextSwitchTo(caller);
+  pool.starts.fetch_add(1);
+  if (!registered) {
+    backend.state.store(static_cast<std::uint32_t>(BackendState::free));
+    pool.start_failures.fetch_add(1);
+    pool_books[pool_index].retry_after_us = now_us + kRetryAfterFailureUs;
+    if (pool.backends.load() == 0)
+      fail_waiting_clients(pool_index, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+                           "could not start a pooled backend: no worker process slot is free",
+                           "You may need to increase max_worker_processes.");
+    return;
+  }
+  backend_books[index].handle = handle;
+  backend_books[index].channel = -1;
+  state.header->backends.fetch_add(1);
+  const int now_in_pool = pool.backends.fetch_add(1) + 1;
+  pool.starting.fetch_add(1);
+  if (now_in_pool > pool.peak_backends.load()) pool.peak_backends.store(now_in_pool);
+}
+
+static void request_retirement(std::uint32_t index, RetireReason reason) {
+  BackendSlot &backend = shared().backends[index];
+  backend.retire_requested.store(static_cast<std::uint32_t>(reason));
+  const std::int32_t pid = backend.pid.load();
+  if (pid != 0) kill(pid, SIGUSR2);
+}
+
+// A worker has ended.
+static void bury_backend(std::uint32_t index, std::int64_t now_us) {
+  SharedState &state = shared();
+  BackendSlot &backend = state.backends[index];
+  BackendBook &book = backend_books[index];
+  const std::uint32_t pool_index = backend.pool.load();
+  PoolSlot &pool = state.pools[pool_index];
+  const auto last_state = static_cast<BackendState>(backend.state.load());
+
+  if (book.channel >= 0) {
+    epoll_ctl(keeper_epoll, EPOLL_CTL_DEL, book.channel, nullptr);
+    close(book.channel);
+    book.channel = -1;
+  }
+  pfree(book.handle);
+  book.handle = nullptr;
+  forget_clients_of_backend(index);
+  pool.backends.fetch_sub(1);
+  state.header->backends.fetch_sub(1);
+  if (last_state == BackendState::starting || last_state == BackendState::failed) {
+    pool.starting.fetch_sub(1);
+    pool.start_failures.fetch_add(1);
+    pool_books[pool_index].retry_after_us = now_us + kRetryAfterFailureUs;
+    if (pool.backends.load() == 0) {
+      const bool known = backend.failure_message[0] != '\0';
+      const char *sqlstate = backend.failure_sqlstate;
+      fail_waiting_clients(
+          pool_index,
+          known ? MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4])
+                : ERRCODE_CANNOT_CONNECT_NOW,
+          known ? backend.failure_message : "could not start a pooled backend",
+          known ? nullptr : "The server log may say why.");
+    }
+  } else {
+    pool.retirements.fetch_add(1);
+  }
+  backend.pid.store(0);
+  backend.state.store(static_cast<std::uint32_t>(BackendState::free));
+}
+
+void bury_dead_backends(std::int64_t now_us) {
+  for (std::uint32_t i = 0; i < shared().header->max_backends; i++) {
+    BackendBook &book = backend_books[i];
+    pid_t pid;
+    if (book.handle != nullptr && GetBackgroundWorkerPid(book.handle, &pid) == BGWH_STOPPED) bury_backend(i, now_us);
+  }
+}
+
+// ------------------------------------------------------------------ control channel
+
+void send_client(std::uint32_t backend, ClientRef client) {
+  const ClientWord word = ClientWord::unpack(shared().clients[client.slot].word.load());
+  const bool here = word.generation == client.generation && word.state != ClientState::free;
+  const ControlMessage message{here ? ControlKind::client : ControlKind::gone, backend, client.slot,
+                               client.generation};
+  send_control_message(backend_books[backend].channel, message, here ? client_descriptor(client.slot) : -1);
+}
+
+// The channel's owner introduces itself with its first message; until then the
+// channel has a number of its own.
+static void close_control_channel(std::uint32_t index) {
+  BackendBook &book = backend_books[index];
+  if (book.channel < 0) return;
+  epoll_ctl(keeper_epoll, EPOLL_CTL_DEL, book.channel, nullptr);
+  close(book.channel);
+  book.channel = -1;
+}
+
+static bool greet_backend(int channel, const ControlMessage &hello) {
+  SharedState &state = shared();
+  if (hello.backend >= state.header->max_backends) return false;
+  BackendSlot &backend = state.backends[hello.backend];
+  if (backend.generation.load() != hello.slot || backend_books[hello.backend].handle == nullptr) return false;
+
+  const std::uint32_t pool_index = backend.pool.load();
+  close_control_channel(hello.backend);
+  backend_books[hello.backend].channel = channel;
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLRDHUP;
+  event.data.u64 = ClientRef{kControlTag, hello.backend}.pack();
+  if (epoll_ctl(keeper_epoll, EPOLL_CTL_ADD, channel, &event) != 0) return false;
+  const ControlMessage welcome{ControlKind::welcome, hello.backend, 0, 0};
+  if (!send_control_message(channel, welcome, pool_books[pool_index].epoll)) return false;
+  shared().pools[pool_index].starting.fetch_sub(1);
+  return true;
+}
+
+// A backend connects and says hello at once, so waiting a moment for it is no
+// risk: only the server's own user reaches the socket.
+void accept_control_channel(int listener) {
+  const int channel = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  ControlMessage hello;
+  int descriptor;
+
+  if (channel < 0) return;
+  if (!control_peer_is_ours(channel)) {
+    close(channel);
+    return;
+  }
+  timeval patience{0, 100000};
+  setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  if (!wait_readable(channel, 100) ||
+      receive_control_message(channel, &hello, &descriptor) != ControlReceipt::message ||
+      hello.kind != ControlKind::hello || !greet_backend(channel, hello)) {
+    close(channel);
+  }
+}
+
+void serve_control_channel(std::uint32_t index) {
+  BackendBook &book = backend_books[index];
+  ControlMessage message;
+  int descriptor;
+
+  while (book.channel >= 0) {
+    switch (receive_control_message(book.channel, &message, &descriptor)) {
+      case ControlReceipt::nothing:
+        return;
+      case ControlReceipt::closed:
+        close_control_channel(index);
+        return;
+      case ControlReceipt::message:
+        if (descriptor >= 0) close(descriptor);
+        if (message.kind == ControlKind::request && message.slot < shared().header->max_clients)
+          send_client(index, ClientRef{message.slot, message.generation});
+        break;
+    }
+  }
+}
+
+// ------------------------------------------------------------------ growth and retirement
+
+// The backend of another pool that has been idle longest gives way.
+static void make_room(std::uint32_t for_pool) {
+  SharedState &state = shared();
+  std::uint32_t victim = kNoIndex;
+
+  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+    const BackendSlot &backend = state.backends[i];
+    if (backend.state.load() == static_cast<std::uint32_t>(BackendState::free)) continue;
+    if (backend.retire_requested.load() != 0) return;  // one is leaving already
+    const auto backend_state = static_cast<BackendState>(backend.state.load());
+    if (backend.pool.load() == for_pool ||
+        (backend_state != BackendState::waiting && backend_state != BackendState::lingering))
+      continue;
+    if (victim == kNoIndex || backend.state_since_us.load() < state.backends[victim].state_since_us.load())
+      victim = i;
+  }
+  if (victim != kNoIndex) request_retirement(victim, RetireReason::gave_way);
+}
+
+void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
+  SharedState &state = shared();
+  PoolSlot &pool = state.pools[pool_index];
+  const PoolCensus census = take_census(pool_index, now_us);
+
+  pool.thinking.store(census.thinking);
+  PoolLoad load{};
+  load.waiting = pool.queued.load();
+  load.backends = pool.backends.load();
+  load.starting = pool.starting.load();
+  load.thinking = census.thinking;
+  load.min_size = pool.min_size.load();
+  load.max_size = pool.max_size.load();
+  load.clients = pool.clients.load();
+  load.now_us = now_us;
+  load.retry_after_us = pool_books[pool_index].retry_after_us;
+  const ServerLoad server{state.header->backends.load(), static_cast<int>(state.header->max_backends)};
+  const GrowthDecision decision = decide_growth(load, server);
+  if (decision.start)
+    start_backend(pool_index, now_us);
+  else if (decision.make_room)
+    make_room(pool_index);
+  else if (decision.reason == GrowthReason::enough_starting && load.waiting > 0)
+    pool.starts_elided.fetch_add(1, std::memory_order_relaxed);
+}
+
+// How many backends of the pool have been told to leave already.
+static int count_retiring(std::uint32_t pool_index) {
+  SharedState &state = shared();
+  int count = 0;
+  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+    const BackendSlot &backend = state.backends[i];
+    if (backend.pool.load() == pool_index && backend.state.load() != static_cast<std::uint32_t>(BackendState::free) &&
+        backend.retire_requested.load() != 0)
+      count++;
+  }
+  return count;
+}
+
+void govern_retirement(std::uint32_t pool_index, std::int64_t now_us) {
+  SharedState &state = shared();
+  PoolSlot &pool = state.pools[pool_index];
+  PoolBook &book = pool_books[pool_index];
+  BackendLoad load{};
+
+  load.backends = pool.backends.load();
+  load.retiring = count_retiring(pool_index);
+  load.thinking = pool.thinking.load();
+  load.clients = pool.clients.load();
+  load.min_size = pool.min_size.load();
+  load.max_size = pool.max_size.load();
+  load.idle_timeout_us = static_cast<std::int64_t>(pool.idle_timeout_ms.load()) * 1000;
+  if (!is_above_maximum(load.backends, load.retiring, load.thinking, load.max_size))
+    book.above_maximum_since_us = 0;
+  else if (book.above_maximum_since_us == 0)
+    book.above_maximum_since_us = now_us;
+  load.above_maximum_since_us = book.above_maximum_since_us;
+
+  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+    const BackendSlot &backend = state.backends[i];
+    const auto backend_state = static_cast<BackendState>(backend.state.load());
+    if (backend.pool.load() != pool_index || backend_state == BackendState::free ||
+        backend_state == BackendState::starting || backend.retire_requested.load() != 0)
+      continue;
+    const bool idle = backend_state == BackendState::waiting || backend_state == BackendState::lingering;
+    load.age = BackendAge{now_us, idle ? backend.state_since_us.load() : 0, backend.expires_us.load()};
+    const RetireReason reason = decide_retirement(load);
+    if (reason == RetireReason::none) continue;
+    request_retirement(i, reason);
+    load.retiring++;
+  }
+}
+
+}  // namespace sluice::pg

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// The dispatcher's side of pooled backends: starting, retiring and burying them,
+// and the control channel to each.
+
+#ifndef SLUICE_PG_POOL_BACKEND_KEEPER_HPP
+#define SLUICE_PG_POOL_BACKEND_KEEPER_HPP
+
+#include "pg/compat.hpp"
+
+#include <cstdint>
+
+#include "core/pool/shared_state.hpp"
+
+namespace sluice::pg {
+
+// How the backends of a pool spend this moment.
+struct PoolCensus {
+  int active = 0, idle = 0, thinking = 0, held = 0, starting = 0;
+  std::int64_t longest_thinking_us = 0;
+  std::int32_t longest_thinking_pid = 0;
+};
+PoolCensus take_census(std::uint32_t pool, std::int64_t now_us);
+
+// Asks the governor whether the pool needs another backend, and does as it says.
+void govern_growth(std::uint32_t pool, std::int64_t now_us);
+
+// Tells backends to leave whose time has come.
+void govern_retirement(std::uint32_t pool, std::int64_t now_us);
+
+// Takes notice of workers that have ended.
+void bury_dead_backends(std::int64_t now_us);
+
+// Sends a copy of the client's socket to a backend, or that it has gone.
+void send_client(std::uint32_t backend, ClientRef client);
+
+}  // namespace sluice::pg
+
+#endif

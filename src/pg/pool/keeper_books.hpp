@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// What the dispatcher's pool files (pool_keeper, backend_keeper, time_limits)
+// share: the descriptors and handles that belong to this process only.
+
+#ifndef SLUICE_PG_POOL_KEEPER_BOOKS_HPP
+#define SLUICE_PG_POOL_KEEPER_BOOKS_HPP
+
+#include "pg/compat.hpp"
+
+#include <cstdint>
+
+#include "core/pool/shared_state.hpp"
+
+struct BackgroundWorkerHandle;
+
+namespace sluice::pg {
+
+struct PoolBook {
+  int epoll;  // the pool's shared set
+  int bell;   // eventfd in it: wakes one sleeper
+  int calm_ticks;
+  std::int64_t retry_after_us;          // no start before this time
+  std::int64_t above_maximum_since_us;  // 0 = it is not
+};
+
+struct BackendBook {
+  BackgroundWorkerHandle *handle;
+  int channel;  // control channel, -1 = none yet
+};
+
+extern int keeper_epoll;             // the dispatcher's own set
+extern PoolBook *pool_books;         // [max_pools]
+extern BackendBook *backend_books;   // [max_backends]
+
+}  // namespace sluice::pg
+
+#endif

@@ -1,0 +1,11 @@
+use strict; use warnings; use SluiceTest; use Test::More;
+my $server = SluiceTest->new('main', tcp => 1);
+is($server->pool_sql('select 1'), '1');
+my $c = $server->pool_raw(); is(scalar $c->sql('select 42'), 42);
+note join "\n", map { RawClient::describe($_) } $c->exchange(RawClient::parse('','select $1::int',23).RawClient::bind('','',[5]).RawClient::describe_portal('').RawClient::execute('').RawClient::sync());
+note join "\n", map { RawClient::describe($_) } @{$c->{startup_messages}};
+$server->sql("create role u1 login password 'geheim'");
+$server->node->append_conf('pg_hba.conf', "host all u1 127.0.0.1/32 scram-sha-256\n");
+$server->node->reload;
+my $d = $server->pool_raw(host=>'127.0.0.1', user=>'u1', password=>'geheim'); is(scalar $d->sql('select current_user'),'u1');
+$d->close; $server->stop; done_testing();
