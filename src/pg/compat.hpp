@@ -187,6 +187,7 @@ extern "C" {
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc_tables.h"
+#include "utils/pgstat_internal.h"
 #include "utils/portal.h"
 }
 
@@ -228,6 +229,16 @@ inline bool lock_list_has_entries(int partition) {
   return !dlist_is_empty(&MyProc->myProcLocks[partition]);
 #else
   return !SHMQueueEmpty(&MyProc->myProcLocks[partition]);
+#endif
+}
+
+// Sessions of this process's database that have not been added to pg_stat_database yet.
+inline PgStat_Counter *unreported_sessions() {
+  PgStat_StatDBEntry *statistics = pgstat_prep_database_pending(MyDatabaseId);
+#if PG_VERSION_NUM >= 160000
+  return &statistics->sessions;
+#else
+  return &statistics->n_sessions;
 #endif
 }
 

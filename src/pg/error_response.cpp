@@ -40,6 +40,11 @@ void append_fatal_response(StringInfo output, const ErrorData *error) {
   append_fatal_response(output, error->sqlerrcode, error->message, error->detail, error->hint);
 }
 
+void append_ancient_response(StringInfo output, const ErrorData *error) {
+  appendStringInfo(output, "E%s:  %s\n", _("FATAL"), error->message);
+  appendStringInfoChar(output, '\0');
+}
+
 extern "C" {
 
 static void severity_hook(ErrorData *error) {

@@ -24,6 +24,9 @@ namespace sluice::pg {
 // detail, hint and SQLSTATE of `error`.
 void append_fatal_response(StringInfo output, const ErrorData *error);
 
+// The same for a client that speaks a protocol before 3.0.
+void append_ancient_response(StringInfo output, const ErrorData *error);
+
 // The same from parts; detail and hint may be null.
 void append_fatal_response(StringInfo output, int sqlerrcode, const char *message, const char *detail,
                            const char *hint);

@@ -131,6 +131,14 @@ enum class PoolMode : std::int32_t { transaction = 0, session = 1 };
 
 enum class PoolState : std::uint32_t { free = 0, open };
 
+// bits of PoolSlot::own_settings: not the server's, but of the role or the database
+constexpr std::uint32_t kOwnMode = 1u << 0;
+constexpr std::uint32_t kOwnMinSize = 1u << 1;
+constexpr std::uint32_t kOwnMaxSize = 1u << 2;
+constexpr std::uint32_t kOwnAcquireTimeout = 1u << 3;
+constexpr std::uint32_t kOwnIdleTimeout = 1u << 4;
+constexpr std::uint32_t kOwnMaxLifetime = 1u << 5;
+
 struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::uint32_t> state;       // PoolState
   std::atomic<std::uint32_t> generation;  // grows each time the slot is given to a new (database, role)
@@ -150,6 +158,7 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::int32_t> idle_timeout_ms;     // 0 = never
   std::atomic<std::int32_t> max_lifetime_ms;     // 0 = never
   std::atomic<std::int32_t> idle_session_timeout_ms;  // PostgreSQL's own; 0 = never
+  std::atomic<std::uint32_t> own_settings;            // kOwn...: what a reload of the server's settings leaves alone
 
   // Gauges (snapshots; corrected by the dispatcher's scan).
   std::atomic<std::int32_t> clients;    // authenticated clients of this pool

@@ -12,10 +12,16 @@
 #include "pg/accept/client_registry.hpp"
 
 extern "C" {
+#include "libpq/libpq-be.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
+
+extern bool Log_disconnections;  // no header of the server has it
 }
 
+#include <arpa/inet.h>
+#include <cstdio>
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -155,6 +161,42 @@ void send_last_words(std::uint32_t slot, const char *bytes, int length) {
   (void)sent;
 }
 
+static void write_address(const ClientAddress &address, char *host, size_t host_size, char *port, size_t port_size) {
+  strlcpy(host, "[local]", host_size);
+  port[0] = '\0';
+  if (address.family != 4 && address.family != 6) return;
+  inet_ntop(address.family == 4 ? AF_INET : AF_INET6, address.bytes, host, static_cast<socklen_t>(host_size));
+  snprintf(port, port_size, "%u", address.port);
+}
+
+// In the server's words.  Here, because no backend sees all clients leave.
+static void log_disconnection(ClientSlot &slot) {
+  PoolSlot &pool = shared().pools[slot.pool.load()];
+  Port *const former_port = MyProcPort;
+  char *const own_name = application_name;
+  Port port;
+  char host[INET6_ADDRSTRLEN], remote_port[8];
+  long seconds;
+  int microseconds;
+
+  write_address(slot.address, host, sizeof(host), remote_port, sizeof(remote_port));
+  TimestampDifference(slot.connected_at, GetCurrentTimestamp(), &seconds, &microseconds);
+  // What log_line_prefix shows of a client.
+  memset(&port, 0, sizeof(port));
+  port.sock = PGINVALID_SOCKET;
+  port.user_name = pool.role;
+  port.database_name = pool.database;
+  port.remote_host = host;
+  port.remote_port = remote_port;
+  MyProcPort = &port;
+  application_name = slot.application_name;
+  ereport(LOG, (errmsg("disconnection: session time: %ld:%02ld:%02ld.%03d user=%s database=%s host=%s%s%s",
+                       seconds / 3600, seconds / 60 % 60, seconds % 60, microseconds / 1000, pool.role, pool.database,
+                       host, remote_port[0] != '\0' ? " port=" : "", remote_port)));
+  application_name = own_name;
+  MyProcPort = former_port;
+}
+
 void forget_client(ClientRef client) {
   SharedState &state = shared();
   ClientSlot &slot = state.clients[client.slot];
@@ -166,6 +208,7 @@ void forget_client(ClientRef client) {
 
   const std::uint32_t pool = slot.pool.load();
   if (pool != kNoIndex) {
+    if (Log_disconnections) log_disconnection(slot);
     pool_forgets_client(pool, client);
   } else {
     state.header->unauthenticated.fetch_sub(1);

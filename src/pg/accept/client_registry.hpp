@@ -17,6 +17,7 @@ namespace sluice::pg {
 constexpr std::uint32_t kListenerTag = 0xffffff00;
 constexpr std::uint32_t kControlListenerTag = 0xffffff01;
 constexpr std::uint32_t kControlTag = 0xffffff02;  // generation = backend slot
+constexpr std::uint32_t kPoolTag = 0xffffff03;     // generation = pool slot
 
 // Makes all slots free and raises the limit of open files.  `epoll` is the
 // dispatcher's own set.

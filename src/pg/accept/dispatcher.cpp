@@ -41,12 +41,14 @@ PGDLLEXPORT void sluice_dispatcher_main(Datum arg);
 
 #include "pg/accept/cancel.hpp"
 #include "pg/accept/client_registry.hpp"
+#include "pg/accept/connection_logging.hpp"
 #include "pg/accept/listener.hpp"
 #include "pg/accept/login.hpp"
 #include "pg/auth/authentication.hpp"
 #include "pg/error_response.hpp"
 #include "pg/pool/control_channel.hpp"
 #include "pg/pool/pool_keeper.hpp"
+#include "pg/pool/succession.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 
@@ -113,6 +115,7 @@ static void start_up() {
   install_severity_hook();
   shared().header->dispatcher_epoch.fetch_add(1);
   before_shmem_exit(leave, 0);
+  end_earlier_backends();
 
   dispatcher.epoll = epoll_create1(EPOLL_CLOEXEC);
   if (dispatcher.epoll < 0) ereport(FATAL, (errmsg("could not create an epoll set: %m")));
@@ -169,9 +172,22 @@ static bool stream_has_ended(int descriptor) {
   return got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
+bool end_if_gone(ClientRef client) {
+  ClientSlot &slot = shared().clients[client.slot];
+  const ClientWord word = ClientWord::unpack(slot.word.load());
+
+  if (word.generation != client.generation || (word.state != ClientState::idle && word.state != ClientState::ready) ||
+      !stream_has_ended(client_descriptor(client.slot)) ||
+      !change_client_state(client, word.state, ClientState::closing))
+    return false;
+  PoolSlot &pool = shared().pools[slot.pool.load()];
+  (word.state == ClientState::idle ? pool.armed : pool.queued).fetch_sub(1);
+  forget_client(client);
+  return true;
+}
+
 static void client_hung_up(ClientRef client) {
-  SharedState &state = shared();
-  ClientSlot &slot = state.clients[client.slot];
+  ClientSlot &slot = shared().clients[client.slot];
 
   for (;;) {
     const ClientWord word = ClientWord::unpack(slot.word.load());
@@ -191,14 +207,9 @@ static void client_hung_up(ClientRef client) {
         return;
       case ClientState::idle:
       case ClientState::ready:
-        if (!stream_has_ended(client_descriptor(client.slot))) return;  // a backend will read the rest, and the end
-        if (!change_client_state(client, word.state, ClientState::closing)) continue;
-        if (word.state == ClientState::idle)
-          state.pools[slot.pool.load()].armed.fetch_sub(1);
-        else
-          state.pools[slot.pool.load()].queued.fetch_sub(1);
-        forget_client(client);
-        return;
+        if (end_if_gone(client)) return;
+        if (slot.word.load() != word.pack()) continue;
+        return;  // a backend will read the rest, and the end
     }
   }
 }
@@ -215,6 +226,9 @@ static void handle_event(const epoll_event &event) {
       return;
     case kControlTag:
       serve_control_channel(source.generation);
+      return;
+    case kPoolTag:
+      pool_has_events(source.generation);
       return;
     default:
       break;
@@ -248,6 +262,7 @@ static void handle_interrupts() {
   if (ConfigReloadPending) {
     ConfigReloadPending = false;
     ProcessConfigFile(PGC_SIGHUP);
+    reread_connection_logging();
     load_authentication_rules();
     pools_reread_settings();
   }

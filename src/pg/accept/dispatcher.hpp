@@ -8,10 +8,15 @@
 
 #include <cstdint>
 
+#include "core/pool/shared_state.hpp"
+
 namespace sluice::pg {
 
 // Registers the dispatcher with the postmaster.  Called once, from _PG_init.
 void register_dispatcher();
+
+// Forgets a client that waits or is idle if all it has left to say is goodbye.
+bool end_if_gone(ClientRef client);
 
 // The clocks of the product.  The coarse one costs a few nanoseconds and is a
 // few milliseconds behind.

@@ -62,6 +62,7 @@ struct Login {
   StringInfoData input;   // the packet being read
   int wanted;             // bytes it needs as far as known
   StringInfoData output;  // what the step has to say
+  int output_settled;     // of it, bytes that are sent even if the step fails
   Authentication *authentication;
   StartupPacket packet;  // points into the bytes of `input` it was read from
   std::uint32_t pool;    // once admitted
@@ -100,19 +101,31 @@ static void abandon_login(Login *login) {
 }
 
 // A peer that does not speak the protocol, or hung up in the middle: to the log only.
-static void log_protocol_violation(const char *message) {
+static void log_protocol_violation(Login *login, const char *message) {
+  MyProcPort = &login->port;
   shared().header->protocol_violations.fetch_add(1);
   ereport(LOG_SERVER_ONLY, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg_internal("%s", message)));
+}
+
+// Nothing at all counts as modern.
+static bool is_ancient_protocol(std::uint32_t protocol) {
+  return protocol != 0 && protocol_major(protocol) < kProtocolMajor;
 }
 
 static void refuse_login(Login *login, const ErrorData *error) {
   const int sqlstate = error->sqlerrcode;
   log_as_fatal(error);
-  resetStringInfo(&login->output);
-  append_fatal_response(&login->output, error);
+  login->output.len = login->output_settled;
+  if (login->packet.error == StartupError::unsupported_protocol && is_ancient_protocol(login->packet.protocol))
+    append_ancient_response(&login->output, error);
+  else
+    append_fatal_response(&login->output, error);
   send_last_words(login->client.slot, login->output.data, login->output.len);
-  shared().header->connections_refused.fetch_add(1);
-  if (sqlstate == ERRCODE_INVALID_PASSWORD || sqlstate == ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION)
+  if (sqlstate == ERRCODE_PROTOCOL_VIOLATION)
+    shared().header->protocol_violations.fetch_add(1);
+  else if (sqlstate == ERRCODE_TOO_MANY_CONNECTIONS || sqlstate == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
+    shared().header->connections_refused.fetch_add(1);
+  else
     shared().header->authentication_failures.fetch_add(1);
   abandon_login(login);
 }
@@ -276,7 +289,6 @@ static void enter_pool(Login *login) {
   const ClientRef client = login->client;
   const std::uint32_t pool = login->pool;
 
-  log_authorized(login);
   shared().clients[client.slot].pool.store(pool);
   shared().header->unauthenticated.fetch_sub(1);
   end_login(login);
@@ -289,6 +301,7 @@ static void enter_pool(Login *login) {
 // AuthenticationOk: the backend that greets the client sends it together with
 // the rest, so that the client is woken once.
 constexpr int kAuthenticationOkBytes = 9;
+constexpr int kStartupPacket = -1;  // in the place of a message's type: the packet that has none
 
 static bool flush_output(Login *login, bool without_authentication_ok) {
   const int length = login->output.len - (without_authentication_ok ? kAuthenticationOkBytes : 0);
@@ -297,38 +310,48 @@ static bool flush_output(Login *login, bool without_authentication_ok) {
     sent = send(login->port.sock, login->output.data, static_cast<size_t>(length), MSG_DONTWAIT | MSG_NOSIGNAL) ==
            length;
   resetStringInfo(&login->output);
+  login->output_settled = 0;
   return sent;
 }
 
-// Runs one step inside a transaction.  True when the client has been
+// Runs one step inside a transaction.  `message` is null for the start-up packet
+// and for a message of a type that cannot be one.  True when the client has been
 // authenticated and admitted to a pool.
-static bool run_step(Login *login, StringInfo message) {
+static bool run_step(Login *login, int type, StringInfo message) {
   AuthenticationStatus status;
 
   StartTransactionCommand();
   // As at the start of a backend: during recovery nothing higher is allowed.
   XactIsoLevel = XACT_READ_COMMITTED;
   MemoryContextSwitchTo(login->context);
-  if (message == nullptr) {
+  if (type == kStartupPacket) {
     accept_startup_packet(login);
+    login->output_settled = login->output.len;
     status = begin_authentication(&login->port, login->context, &login->output, &login->authentication);
+  } else if (message == nullptr) {
+    refuse_message_type(login->authentication, type);
   } else {
     status = continue_authentication(login->authentication, message, &login->output);
   }
-  if (status == AuthenticationStatus::succeeded) login->pool = admit(login);
+  if (status == AuthenticationStatus::succeeded) {
+    // A client that proved who it is hears so, even if it may not come in.
+    login->output_settled = login->output.len;
+    log_authorized(login);  // where the server logs it, too
+    login->pool = admit(login);
+  }
   CommitTransactionCommand();
   MemoryContextSwitchTo(login->context);
   return status == AuthenticationStatus::succeeded;
 }
 
-static void step(Login *login, StringInfo message) {
+static void step(Login *login, int type, StringInfo message) {
   ErrorData *volatile error = nullptr;
   volatile bool admitted = false;
 
   MyProcPort = &login->port;
   PG_TRY();
   {
-    admitted = run_step(login, message);
+    admitted = run_step(login, type, message);
   }
   PG_CATCH();
   {
@@ -389,7 +412,7 @@ static bool digest_startup(Login *login) {
       return false;
     case StartupKind::invalid:
       if (login->packet.error == StartupError::invalid_length) {
-        log_protocol_violation(describe(StartupError::invalid_length));
+        log_protocol_violation(login, describe(StartupError::invalid_length));
         abandon_login(login);
         return false;
       }
@@ -397,24 +420,21 @@ static bool digest_startup(Login *login) {
     case StartupKind::startup:
       break;
   }
-  step(login, nullptr);
+  step(login, kStartupPacket, nullptr);
   return false;
 }
 
 static bool digest_message(Login *login) {
   const Frame frame = parse_frame(login->input.data, static_cast<std::size_t>(login->input.len), true);
   if (frame.status == FrameStatus::incomplete) return true;
-  if (frame.status != FrameStatus::complete) {
-    ErrorData error;
-    char message[80];
-    memset(&error, 0, sizeof(error));
-    shared().header->protocol_violations.fetch_add(1);
-    snprintf(message, sizeof(message), "expected password response, got message type %d",
-             static_cast<unsigned char>(frame.type));
-    error.sqlerrcode = ERRCODE_PROTOCOL_VIOLATION;
-    error.message =
-        frame.status == FrameStatus::invalid_type ? message : const_cast<char *>("invalid message length");
-    refuse_login(login, &error);
+  if (frame.status == FrameStatus::invalid_type) {
+    step(login, static_cast<unsigned char>(frame.type), nullptr);
+    return false;
+  }
+  const int longest = longest_authentication_message(login->authentication) - static_cast<int>(sizeof(uint32));
+  if (frame.status == FrameStatus::invalid_length || frame.body_length > static_cast<std::uint32_t>(longest)) {
+    log_protocol_violation(login, "invalid message length");
+    abandon_login(login);
     return false;
   }
   login->wanted = static_cast<int>(kMessageHeaderBytes + frame.body_length);
@@ -426,15 +446,19 @@ static bool digest_message(Login *login) {
   appendBinaryStringInfo(&message, login->input.data + kMessageHeaderBytes, static_cast<int>(frame.body_length));
   // It may hold a password.
   explicit_bzero(login->input.data, static_cast<size_t>(login->input.len));
-  step(login, &message);
+  step(login, frame.type, &message);
   return false;
 }
 
+// Whoever hangs up between two messages has said enough; so has a client that
+// left after it was denied encryption.
 static void login_lost(Login *login) {
-  if (login->stage == LoginStage::startup && login->input.len > 0 && !login->ssl_asked && !login->gss_asked) {
-    MyProcPort = &login->port;
-    log_protocol_violation("incomplete startup packet");
-  }
+  const bool denied = login->ssl_asked || login->gss_asked;
+
+  if (login->stage == LoginStage::authentication && login->input.len > 0)
+    log_protocol_violation(login, "incomplete message from client");
+  else if (login->stage == LoginStage::startup && login->input.len > (denied ? 3 : 0))
+    log_protocol_violation(login, "incomplete startup packet");
   abandon_login(login);
 }
 
@@ -547,11 +571,13 @@ void begin_login(int descriptor, const SockAddr &peer) {
   remember_address(&shared().clients[client.slot].address, login->port.raddr);
   remember_address(&shared().clients[client.slot].server_address, login->port.laddr);
   link_login(login);
+  MyProcPort = &login->port;
   if (Log_connections)
     ereport(LOG, (login->port.remote_port[0] != '\0'
                       ? errmsg("connection received: host=%s port=%s", login->port.remote_host,
                                login->port.remote_port)
                       : errmsg("connection received: host=%s", login->port.remote_host)));
+  MyProcPort = nullptr;
   MemoryContextSwitchTo(TopMemoryContext);
   // Clients send their start-up packet at once: it often is there already.
   continue_login(client);

@@ -11,7 +11,6 @@
 #include "pg/pool/backend_keeper.hpp"
 
 extern "C" {
-#include "common/pg_prng.h"
 #include "postmaster/bgworker.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
@@ -24,6 +23,7 @@ extern "C" {
 #include <unistd.h>
 
 #include "core/pool/growth_governor.hpp"
+#include "core/pool/hand_over.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/pool/control_channel.hpp"
@@ -36,6 +36,8 @@ extern "C" {
 namespace sluice::pg {
 
 constexpr std::int64_t kRetryAfterFailureUs = 1000000;
+constexpr int kHelloPatienceMs = 100;
+constexpr int kHelloAttempts = 20;
 
 // ------------------------------------------------------------------ census
 
@@ -53,6 +55,7 @@ PoolCensus take_census(std::uint32_t pool_index, std::int64_t now_us) {
       case BackendState::lingering: census.idle++; break;
       case BackendState::held: census.held++; break;
       case BackendState::starting: census.starting++; break;
+      case BackendState::failed: census.failed++; break;
       case BackendState::thinking: {
         const std::int64_t age_us = now_us - backend.state_since_us.load(std::memory_order_relaxed);
         census.thinking++;
@@ -80,8 +83,6 @@ static std::uint32_t find_free_backend_slot() {
 }
 
 static void prepare_backend_slot(BackendSlot &backend, std::uint32_t pool_index, std::int64_t now_us) {
-  const PoolSlot &pool = shared().pools[pool_index];
-
   backend.generation.fetch_add(1);
   backend.pid.store(0);
   backend.pool.store(pool_index);
@@ -99,9 +100,7 @@ static void prepare_backend_slot(BackendSlot &backend, std::uint32_t pool_index,
   backend.assigned_client.store(0);
   backend.failure_sqlstate[0] = '\0';
   backend.failure_message[0] = '\0';
-  const std::int64_t lifetime_us = static_cast<std::int64_t>(pool.max_lifetime_ms.load()) * 1000;
-  backend.expires_us.store(
-      lifetime_us == 0 ? 0 : now_us + lifetime_with_jitter_us(lifetime_us, pg_prng_uint32(&pg_global_prng_state)));
+  backend.expires_us.store(0);
   backend.state.store(static_cast<std::uint32_t>(BackendState::starting));
 }
 
@@ -145,6 +144,7 @@ static void start_backend(std::uint32_t pool_index, std::int64_t now_us) {
   }
   backend_books[index].handle = handle;
   backend_books[index].channel = -1;
+  backend_books[index].greeted = false;
   state.header->backends.fetch_add(1);
   const int now_in_pool = pool.backends.fetch_add(1) + 1;
   pool.starting.fetch_add(1);
@@ -177,8 +177,8 @@ static void bury_backend(std::uint32_t index, std::int64_t now_us) {
   forget_clients_of_backend(index);
   pool.backends.fetch_sub(1);
   state.header->backends.fetch_sub(1);
+  if (!book.greeted) pool.starting.fetch_sub(1);
   if (last_state == BackendState::starting || last_state == BackendState::failed) {
-    pool.starting.fetch_sub(1);
     pool.start_failures.fetch_add(1);
     pool_books[pool_index].retry_after_us = now_us + kRetryAfterFailureUs;
     if (pool.backends.load() == 0) {
@@ -196,6 +196,8 @@ static void bury_backend(std::uint32_t index, std::int64_t now_us) {
   }
   backend.pid.store(0);
   backend.state.store(static_cast<std::uint32_t>(BackendState::free));
+  // It may have been the last one to watch the set.
+  if (needs_watcher(pool.waiters.load(), pool.armed.load(), pool.queued.load())) pool.watched.store(1);
 }
 
 void bury_dead_backends(std::int64_t now_us) {
@@ -241,8 +243,19 @@ static bool greet_backend(int channel, const ControlMessage &hello) {
   if (epoll_ctl(keeper_epoll, EPOLL_CTL_ADD, channel, &event) != 0) return false;
   const ControlMessage welcome{ControlKind::welcome, hello.backend, 0, 0};
   if (!send_control_message(channel, welcome, pool_books[pool_index].epoll)) return false;
-  shared().pools[pool_index].starting.fetch_sub(1);
+  if (!backend_books[hello.backend].greeted) shared().pools[pool_index].starting.fetch_sub(1);
+  backend_books[hello.backend].greeted = true;
   return true;
+}
+
+// News of other workers interrupt the wait; they are no reason to turn this one away.
+static bool wait_for_hello(int channel) {
+  for (int attempt = 0; attempt < kHelloAttempts; attempt++) {
+    errno = 0;
+    if (wait_readable(channel, kHelloPatienceMs)) return true;
+    if (errno != EINTR) return false;
+  }
+  return false;
 }
 
 // A backend connects and says hello at once, so waiting a moment for it is no
@@ -259,7 +272,7 @@ void accept_control_channel(int listener) {
   }
   timeval patience{0, 100000};
   setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-  if (!wait_readable(channel, 100) ||
+  if (!wait_for_hello(channel) ||
       receive_control_message(channel, &hello, &descriptor) != ControlReceipt::message ||
       hello.kind != ControlKind::hello || !greet_backend(channel, hello)) {
     close(channel);
@@ -296,12 +309,12 @@ static void make_room(std::uint32_t for_pool) {
 
   for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
     const BackendSlot &backend = state.backends[i];
-    if (backend.state.load() == static_cast<std::uint32_t>(BackendState::free)) continue;
-    if (backend.retire_requested.load() != 0) return;  // one is leaving already
     const auto backend_state = static_cast<BackendState>(backend.state.load());
-    if (backend.pool.load() == for_pool ||
-        (backend_state != BackendState::waiting && backend_state != BackendState::lingering))
-      continue;
+    if (backend_state == BackendState::retiring) return;  // one is leaving already
+    if (backend_state != BackendState::waiting && backend_state != BackendState::lingering) continue;
+    // One that has been told to leave but has a client may take its time.
+    if (backend.retire_requested.load() != 0) return;
+    if (backend.pool.load() == for_pool) continue;
     if (victim == kNoIndex || backend.state_since_us.load() < state.backends[victim].state_since_us.load())
       victim = i;
   }
@@ -317,7 +330,10 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
   PoolLoad load{};
   load.waiting = pool.queued.load();
   load.backends = pool.backends.load();
-  load.starting = pool.starting.load();
+  // Until it has taken its first client or gone to sleep: to have said hello is not
+  // enough, the client it was started for still waits then.  One that has failed
+  // counts until it is buried, or another would be started before anyone is told.
+  load.starting = census.starting + census.failed;
   load.thinking = census.thinking;
   load.min_size = pool.min_size.load();
   load.max_size = pool.max_size.load();

@@ -16,7 +16,7 @@ namespace sluice::pg {
 
 // How the backends of a pool spend this moment.
 struct PoolCensus {
-  int active = 0, idle = 0, thinking = 0, held = 0, starting = 0;
+  int active = 0, idle = 0, thinking = 0, held = 0, starting = 0, failed = 0;
   std::int64_t longest_thinking_us = 0;
   std::int32_t longest_thinking_pid = 0;
 };

@@ -26,7 +26,8 @@ struct PoolBook {
 
 struct BackendBook {
   BackgroundWorkerHandle *handle;
-  int channel;  // control channel, -1 = none yet
+  int channel;   // control channel, -1 = none yet
+  bool greeted;  // has said hello: no longer counted in PoolSlot::starting
 };
 
 extern int keeper_epoll;             // the dispatcher's own set

@@ -78,14 +78,17 @@ constexpr int kWelcomeAttempts = 10;
 
 // ------------------------------------------------------------------ joining
 
+static void see_to_the_set();
+
 extern "C" {
 
-// The counters outlive this process.
+// The counters outlive this process, and so do the clients it watched.
 static void leave_pool(int, Datum) {
   if (counted_as_waiter) session.pool->waiters.fetch_sub(1);
   if (counted_as_lingerer) session.pool->lingerers.fetch_sub(1);
   counted_as_waiter = counted_as_lingerer = false;
   if (session.client != nullptr) dismiss_leased_client();
+  see_to_the_set();
 }
 
 }  // extern "C"

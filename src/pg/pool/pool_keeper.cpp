@@ -8,7 +8,9 @@
 // signals the dispatcher, which then ticks once a millisecond for this pool: it
 // drains ready clients from the set into the wait queue, with the time, and asks
 // the governor whether another backend is worth starting.  It stops when nothing
-// has been waiting for a while.
+// has been waiting for a while.  If still no backend sleeps in the set then -they
+// all execute for long, or think, or there are none- the set itself is put into
+// the dispatcher's own set until the next event.
 //
 //   Race: the dispatcher stops watching while a backend finds the set unwatched.
 //   Answer: it clears `watched` first and then looks again; the backend looks
@@ -66,12 +68,7 @@ void open_pool_keeper(int epoll) {
   backend_books = static_cast<BackendBook *>(
       MemoryContextAllocZero(TopMemoryContext, sizeof(BackendBook) * state.header->max_backends));
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) state.pools[i].state.store(0);
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
-    backend_books[i].channel = -1;
-    // Backends of an earlier dispatcher cannot be reached any more.
-    const std::int32_t pid = state.backends[i].pid.load();
-    if (pid != 0) kill(pid, SIGTERM);
-  }
+  for (std::uint32_t i = 0; i < state.header->max_backends; i++) backend_books[i].channel = -1;
 }
 
 // ------------------------------------------------------------------ pools
@@ -82,14 +79,15 @@ static void resolve_pool_size(PoolSlot &pool) {
   pool.max_size.store(Max(size, 1));
 }
 
+// But for what the role or the database has of its own.
 static void apply_server_settings(PoolSlot &pool) {
-  pool.mode.store(setting_pool_mode);
-  pool.min_size.store(setting_min_pool_size);
-  pool.configured_max_size.store(setting_max_pool_size);
-  pool.acquire_timeout_ms.store(setting_acquire_timeout);
-  pool.idle_timeout_ms.store(setting_idle_timeout);
-  pool.max_lifetime_ms.store(setting_max_lifetime);
-  pool.idle_session_timeout_ms.store(0);
+  const std::uint32_t own = pool.own_settings.load();
+  if ((own & kOwnMode) == 0) pool.mode.store(setting_pool_mode);
+  if ((own & kOwnMinSize) == 0) pool.min_size.store(setting_min_pool_size);
+  if ((own & kOwnMaxSize) == 0) pool.configured_max_size.store(setting_max_pool_size);
+  if ((own & kOwnAcquireTimeout) == 0) pool.acquire_timeout_ms.store(setting_acquire_timeout);
+  if ((own & kOwnIdleTimeout) == 0) pool.idle_timeout_ms.store(setting_idle_timeout);
+  if ((own & kOwnMaxLifetime) == 0) pool.max_lifetime_ms.store(setting_max_lifetime);
   resolve_pool_size(pool);
 }
 
@@ -112,7 +110,10 @@ static bool create_pool(std::uint32_t index, Oid database, Oid role, const char 
   PoolSlot &pool = shared().pools[index];
   PoolBook &book = pool_books[index];
 
-  if (book.epoll > 0) close(book.epoll);
+  if (book.epoll > 0) {
+    epoll_ctl(keeper_epoll, EPOLL_CTL_DEL, book.epoll, nullptr);
+    close(book.epoll);
+  }
   if (book.bell > 0) close(book.bell);
   memset(&book, 0, sizeof(book));
   book.epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -133,6 +134,8 @@ static bool create_pool(std::uint32_t index, Oid database, Oid role, const char 
   strlcpy(pool.role, role_name, kNameLength);
   pool.created_at = GetCurrentTimestamp();
   reset_pool_counters(pool);
+  pool.own_settings.store(0);
+  pool.idle_session_timeout_ms.store(0);
   apply_server_settings(pool);
   pool.generation.fetch_add(1);
   pool.state.store(static_cast<std::uint32_t>(PoolState::open));
@@ -267,17 +270,21 @@ void pool_receives_client(std::uint32_t pool_index, ClientRef client) {
   govern_growth(pool_index, now_us);
 }
 
-static void drain_ready_clients(std::uint32_t pool_index, std::int64_t now_us) {
+// True if there were any.
+static bool drain_ready_clients(std::uint32_t pool_index, std::int64_t now_us) {
   PoolSlot &pool = shared().pools[pool_index];
   epoll_event events[128];
+  bool any = false;
 
   for (;;) {
     const int room = static_cast<int>(kWaitQueueCapacity) - pool.queued.load() - 256;
-    if (room < static_cast<int>(lengthof(events))) return;
+    if (room < static_cast<int>(lengthof(events))) return true;
     const int count = epoll_wait(pool_books[pool_index].epoll, events, lengthof(events), 0);
     for (int i = 0; i < count; i++) {
       if (events[i].data.u64 == kBellEvent) continue;
       const ClientRef client = ClientRef::unpack(events[i].data.u64);
+      // No backend is started for a goodbye.
+      if (pool.backends.load() <= 0 && end_if_gone(client)) continue;
       pool.queued.fetch_add(1);
       if (!change_client_state(client, ClientState::idle, ClientState::ready)) {
         pool.queued.fetch_sub(1);
@@ -285,12 +292,30 @@ static void drain_ready_clients(std::uint32_t pool_index, std::int64_t now_us) {
       }
       pool.armed.fetch_sub(1);
       enqueue(pool_index, client, now_us);
+      any = true;
     }
     if (count < static_cast<int>(lengthof(events))) break;
   }
   const std::int32_t waiting = pool.queued.load();
   if (waiting > pool.peak_waiting.load(std::memory_order_relaxed)) pool.peak_waiting.store(waiting);
   if (waiting > 0 && (pool.waiters.load() > 0 || pool.lingerers.load() > 0)) ring_or_poke(pool_index);
+  return any;
+}
+
+// Ends the ticking for a pool that still has no backend in its set.  The set is
+// looked at as it is added, so a client that became ready just now is an event.
+static void await_events(std::uint32_t index) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = ClientRef{kPoolTag, index}.pack();
+  shared().pools[index].watched.store(0);
+  if (epoll_ctl(keeper_epoll, EPOLL_CTL_ADD, pool_books[index].epoll, &event) != 0 && errno != EEXIST)
+    shared().pools[index].watched.store(1);
+}
+
+void pool_has_events(std::uint32_t index) {
+  epoll_ctl(keeper_epoll, EPOLL_CTL_DEL, pool_books[index].epoll, nullptr);
+  shared().pools[index].watched.store(1);
 }
 
 static void keep_watched_pool(std::uint32_t index, std::int64_t now_us) {
@@ -298,8 +323,13 @@ static void keep_watched_pool(std::uint32_t index, std::int64_t now_us) {
   PoolBook &book = pool_books[index];
 
   if (needs_watcher(pool.waiters.load(), pool.armed.load(), pool.queued.load())) {
-    book.calm_ticks = 0;
-    drain_ready_clients(index, now_us);
+    if (drain_ready_clients(index, now_us) || pool.queued.load() > 0) {
+      book.calm_ticks = 0;
+    } else if (++book.calm_ticks > kCalmTicks) {
+      book.calm_ticks = 0;
+      await_events(index);
+      return;
+    }
   } else if (pool.queued.load() > 0) {
     book.calm_ticks = 0;
     ring_or_poke(index);
@@ -349,10 +379,9 @@ std::int64_t pool_keeper_sleep_us() { return any_pool_is_watched() ? kTickUs : k
 void pools_reread_settings() {
   SharedState &state = shared();
   // Backends publish what they see (role and database settings included) when
-  // they reload; pools without backends take the server's.
+  // they reload, but not before they have finished what they execute.
   for (std::uint32_t i = 0; i < state.header->max_pools; i++)
-    if (state.pools[i].state.load() != 0 && state.pools[i].backends.load() == 0)
-      apply_server_settings(state.pools[i]);
+    if (state.pools[i].state.load() != 0) apply_server_settings(state.pools[i]);
 }
 
 }  // namespace sluice::pg

@@ -37,6 +37,9 @@ void serve_control_channel(std::uint32_t backend);
 // What is due: pressure, growth, time limits, retirements, dead workers.
 void keep_pools(std::int64_t now_us);
 
+// The epoll set of a pool that nobody watched has a ready client.
+void pool_has_events(std::uint32_t pool);
+
 // How long the dispatcher may sleep, in microseconds.
 std::int64_t pool_keeper_sleep_us();
 

@@ -11,14 +11,15 @@
 namespace sluice::pg {
 
 // Ends a client that waits or is idle: last words, then forgotten.
-static void end_client(ClientRef client, ClientState from, const StringInfoData *words) {
+static bool end_client(ClientRef client, ClientState from, const StringInfoData *words) {
   PoolSlot &pool = shared().pools[shared().clients[client.slot].pool.load()];
 
-  if (!change_client_state(client, from, ClientState::closing)) return;
+  if (!change_client_state(client, from, ClientState::closing)) return false;
   if (from == ClientState::ready) pool.queued.fetch_sub(1);
   if (from == ClientState::idle) pool.armed.fetch_sub(1);
   send_last_words(client.slot, words->data, words->len);
   forget_client(client);
+  return true;
 }
 
 void fail_waiting_clients(std::uint32_t pool_index, int sqlerrcode, const char *message, const char *hint) {
@@ -54,14 +55,21 @@ static void describe_full_pool(StringInfo detail, std::uint32_t pool_index, std:
   const PoolSlot &pool = shared().pools[pool_index];
   const PoolCensus census = take_census(pool_index, now_us);
 
-  appendStringInfo(detail, "%s%d backends are busy: %d active, %d idle in transaction",
-                   pool.backends.load() == 1 ? "" : "All ", pool.backends.load(), census.active, census.thinking);
+  const int backends = pool.backends.load();
+  const int waiting = pool.queued.load();
+  if (backends == 1)
+    appendStringInfo(detail, "The only backend is busy: ");
+  else if (backends > 1)
+    appendStringInfo(detail, "All %d backends are busy: ", backends);
+  else
+    appendStringInfo(detail, "The pool has no backend: ");
+  appendStringInfo(detail, "%d active, %d idle in transaction", census.active, census.thinking);
   if (census.thinking > 0)
     appendStringInfo(detail, " (longest " INT64_FORMAT " s, pid %d)", census.longest_thinking_us / 1000000,
                      census.longest_thinking_pid);
   if (census.held > 0) appendStringInfo(detail, ", %d held by sessions", census.held);
   if (census.starting > 0) appendStringInfo(detail, ", %d starting", census.starting);
-  appendStringInfo(detail, "; %d clients are waiting.", pool.queued.load());
+  appendStringInfo(detail, waiting == 1 ? "; %d client is waiting." : "; %d clients are waiting.", waiting);
 }
 
 static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int64_t now_us) {
@@ -76,15 +84,17 @@ static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int
   describe_full_pool(&detail, pool_index, now_us);
   const char *hint = "See the view sluice.backends, or consider raising \"sluice.max_pool_size\".";
   append_fatal_response(&words, ERRCODE_TOO_MANY_CONNECTIONS, message.data, detail.data, hint);
-  pool.acquire_timeouts.fetch_add(1);
-  ErrorData error;
-  memset(&error, 0, sizeof(error));
-  error.sqlerrcode = ERRCODE_TOO_MANY_CONNECTIONS;
-  error.message = message.data;
-  error.detail = detail.data;
-  error.hint = const_cast<char *>(hint);
-  log_as_fatal(&error);
-  end_client(client, ClientState::ready, &words);
+  // Unless a backend has taken it at the last moment.
+  if (end_client(client, ClientState::ready, &words)) {
+    ErrorData error;
+    memset(&error, 0, sizeof(error));
+    error.sqlerrcode = ERRCODE_TOO_MANY_CONNECTIONS;
+    error.message = message.data;
+    error.detail = detail.data;
+    error.hint = const_cast<char *>(hint);
+    log_as_fatal(&error);
+    pool.acquire_timeouts.fetch_add(1);
+  }
   pfree(words.data);
   pfree(message.data);
   pfree(detail.data);

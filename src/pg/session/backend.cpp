@@ -19,6 +19,7 @@ extern "C" {
 #include "access/parallel.h"
 #include "access/xact.h"
 #include "commands/async.h"
+#include "common/pg_prng.h"
 #include "jit/jit.h"
 #include "libpq/libpq.h"
 #include "libpq/pqformat.h"
@@ -85,7 +86,10 @@ static void end_client(bool in_the_middle) {
 
   session.reading_command = false;
   session.cleaning_up = true;
+  // A cancel, also one for a client that cannot be sent to, must not hit the cleaning.
   end_query();
+  HOLD_CANCEL_INTERRUPTS();
+  QueryCancelPending = false;
   if (in_the_middle) session.pool->clients_lost.fetch_add(1);
   AbortOutOfAnyTransaction();
   session.transaction_started = false;
@@ -104,6 +108,7 @@ static void end_client(bool in_the_middle) {
   pgstat_report_activity(STATE_IDLE, nullptr);
   see_client_off();
   dismiss_leased_client();
+  RESUME_CANCEL_INTERRUPTS();
   session.cleaning_up = false;
   if (!clean) leave_for_good();
 }
@@ -137,6 +142,16 @@ static void count_transaction() {
   session.backend->transactions.fetch_add(1, std::memory_order_relaxed);
 }
 
+// What cannot be taken away now could not be a moment later either: an error here ends the backend.  A cancel comes too
+// late by now, and must not be the reason.
+static void reset_for_others() {
+  end_query();
+  QueryCancelPending = false;
+  session.cleaning_up = true;
+  reset_after_transaction();
+  session.cleaning_up = false;
+}
+
 // A command cycle is over: what everybody may see of it, and ReadyForQuery.
 static void conclude_command_cycle() {
   const bool in_transaction = IsTransactionOrTransactionBlock();
@@ -156,7 +171,7 @@ static void conclude_command_cycle() {
     pgstat_report_activity(STATE_IDLE, nullptr);
     count_transaction();
     // Here, so that changed parameters are reported with this answer.
-    if (!session.held) reset_after_transaction();
+    if (!session.held) reset_for_others();
   }
   ReportChangedGUCOptions();
   ReadyForQuery(DestRemote);
@@ -407,6 +422,36 @@ static bool ends_client() {
                                        session.client_vanished || session.told_to_leave || stream_peer_is_gone());
 }
 
+// Tells the client why it has to go, beside or instead of the error under way.
+static void report_end(int sqlerrcode, const char *message) {
+  ErrorData error;
+  StringInfoData response;
+
+  memset(&error, 0, sizeof(error));
+  error.sqlerrcode = sqlerrcode;
+  error.message = pstrdup(message);
+  log_as_fatal(&error);
+  initStringInfo(&response);
+  append_fatal_response(&response, &error);
+  (void)pq_putmessage('E', response.data + kMessageHeaderBytes, static_cast<size_t>(response.len) - kMessageHeaderBytes);
+  pfree(response.data);
+  pfree(error.message);
+}
+
+static void report_error(bool client_ends, bool vanished, bool lost_sync) {
+  // What disconnect_client interrupts was a query, but its cancel is not the news.
+  if (session.told_to_leave && !vanished && geterrcode() == ERRCODE_QUERY_CANCELED) {
+    report_end(ERRCODE_ADMIN_SHUTDOWN, _("terminating connection due to administrator command"));
+    return;
+  }
+  show_errors_as_fatal(client_ends && !vanished && !lost_sync);
+  EmitErrorReport();
+  show_errors_as_fatal(false);
+  // COPY was fed something else: where the next message begins is unknown.
+  if (lost_sync && !vanished)
+    report_end(ERRCODE_PROTOCOL_VIOLATION, _("terminating connection because protocol synchronization was lost"));
+}
+
 static void recover() {
   error_context_stack = nullptr;
   HOLD_INTERRUPTS();
@@ -414,6 +459,7 @@ static void recover() {
   QueryCancelPending = false;
 
   if (session.cleaning_up || session.client == nullptr) {
+    show_errors_as_fatal(true);
     EmitErrorReport();
     proc_exit(1);
   }
@@ -422,9 +468,7 @@ static void recover() {
   const bool client_ends = ends_client() || lost_sync;
   const bool vanished = session.client_vanished || stream_peer_is_gone();
   if (vanished) mute_stream(true);
-  show_errors_as_fatal(client_ends && !vanished && !lost_sync);
-  EmitErrorReport();
-  show_errors_as_fatal(false);
+  report_error(client_ends, vanished, lost_sync);
   debug_query_string = nullptr;
   AbortCurrentTransaction();
   PortalErrorCleanup();
@@ -479,11 +523,16 @@ static void claim_slot(std::uint32_t index) {
   session.index = index;
   BackendSlot *backend = &state.backends[index];
   memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
-  if (backend->generation.load() != generation) proc_exit(0);  // asked for by a dispatcher that is no more
+  // The pid before the look at the generation: see pool/succession.cpp.
+  std::int32_t nobody = 0;
+  if (!backend->pid.compare_exchange_strong(nobody, MyProcPid)) proc_exit(0);
+  if (backend->generation.load() != generation) {  // asked for by a dispatcher that is no more
+    backend->pid.store(0);
+    proc_exit(0);
+  }
   session.backend = backend;
   session.pool_index = backend->pool.load();
   session.pool = &state.pools[session.pool_index];
-  backend->pid.store(MyProcPid);
   backend->started_at.store(MyStartTimestamp);
   before_shmem_exit(leave_slot, 0);
   previous_log_hook = emit_log_hook;
@@ -506,6 +555,15 @@ static void connect_to_database() {
   CommitTransactionCommand();
 }
 
+// Only here is known what role and database say about it.
+static void choose_lifetime() {
+  const std::int64_t lifetime_us = static_cast<std::int64_t>(setting_max_lifetime) * 1000;
+  session.backend->expires_us.store(
+      lifetime_us == 0 ? 0
+                       : session.backend->start_requested_us.load() +
+                             lifetime_with_jitter_us(lifetime_us, pg_prng_uint32(&pg_global_prng_state)));
+}
+
 static void open_backend() {
   MessageContext = AllocSetContextCreate(TopMemoryContext, "MessageContext", ALLOCSET_DEFAULT_SIZES);
   install_severity_hook();
@@ -519,6 +577,7 @@ static void open_backend() {
   mute_stream(false);
   remember_baseline_settings();
   publish_pool_settings();
+  choose_lifetime();
   join_pool();
   has_started = true;
 }

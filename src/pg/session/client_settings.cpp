@@ -31,10 +31,12 @@ extern "C" {
 
 namespace sluice::pg {
 
-// A setting as it was before the client's start-up settings.
+// A setting as it was before the client's start-up settings.  Found again by name:
+// a library that is loaded meanwhile replaces the records of its settings.
 struct SavedSetting {
   SavedSetting *next;
-  config_generic *record;
+  char *name;
+  bool made_up;  // by the client: nobody knew it before
   GucSource source, reset_source;
   GucContext scontext, reset_scontext;
   Oid srole, reset_srole;
@@ -46,6 +48,8 @@ struct SavedSetting {
 
 static SavedSetting *saved_settings = nullptr;  // latest first
 static std::uint64_t applied_hash = 0;
+static config_generic *application_name_record = nullptr;
+static GucSource base_name_source, base_name_reset_source;
 static char base_application_name[NAMEDATALEN];
 static int base_setting_count = 0;
 
@@ -53,11 +57,6 @@ static int count_settings() {
   int count;
   (void)all_settings(&count);
   return count;
-}
-
-void remember_baseline_settings() {
-  strlcpy(base_application_name, application_name, NAMEDATALEN);
-  base_setting_count = count_settings();
 }
 
 bool settings_were_added() { return count_settings() != base_setting_count; }
@@ -69,17 +68,29 @@ static config_generic *find_setting(const char *name) {
   config_generic **records = all_settings(&count);
   for (int i = 0; i < count; i++)
     if (pg_strcasecmp(records[i]->name, name) == 0) return records[i];
-  return nullptr;
+
+  // An old name of a setting?
+  const char *present_name = nullptr;
+  (void)GetConfigOptionByName(name, &present_name, true);
+  return present_name != nullptr && pg_strcasecmp(present_name, name) != 0 ? find_setting(present_name) : nullptr;
 }
 
-static void save_setting(const char *name) {
-  config_generic *record = find_setting(name);
-  if (record == nullptr) return;  // an old alias or unknown: the server judges
+void remember_baseline_settings() {
+  application_name_record = find_setting("application_name");
+  base_name_source = application_name_record->source;
+  base_name_reset_source = application_name_record->reset_source;
+  strlcpy(base_application_name, application_name, NAMEDATALEN);
+  base_setting_count = count_settings();
+}
+
+static void save_setting(config_generic *record, bool made_up) {
+  if (record->context <= PGC_SIGHUP) return;  // not for clients to set: it will stay as it is
   const char *value = GetConfigOption(record->name, true, false);
   const std::size_t length = value == nullptr ? 0 : strlen(value);
   auto *saved = static_cast<SavedSetting *>(
       MemoryContextAlloc(TopMemoryContext, offsetof(SavedSetting, value) + length + 1));
-  saved->record = record;
+  saved->name = MemoryContextStrdup(TopMemoryContext, record->name);
+  saved->made_up = made_up;
   saved->source = record->source;
   saved->reset_source = record->reset_source;
   saved->scontext = record->scontext;
@@ -94,8 +105,22 @@ static void save_setting(const char *name) {
   saved_settings = saved;
 }
 
+// Of a name the client has made up, which cannot be forgotten again, the value can:
+// to others it is empty.  Unless a library has come and knows the name.
+static void forget_made_up(config_generic *record) {
+  const bool known_now = (record->flags & GUC_CUSTOM_PLACEHOLDER) == 0;
+  record->source = record->reset_source = PGC_S_DEFAULT;
+  (void)set_config_option(record->name, known_now ? nullptr : "", PGC_SU_BACKEND, PGC_S_DEFAULT, GUC_ACTION_SET, true,
+                          ERROR, false);
+}
+
 static void restore_setting(const SavedSetting *saved) {
-  config_generic *record = saved->record;
+  config_generic *record = find_setting(saved->name);
+  if (record == nullptr) return;
+  if (saved->made_up) {
+    forget_made_up(record);
+    return;
+  }
   if (saved->has_value)
     (void)set_config_option(record->name, saved->value, PGC_SU_BACKEND, PGC_S_CLIENT, GUC_ACTION_SET, true, ERROR,
                             false);
@@ -121,9 +146,24 @@ static void restore_all() {
     restore_setting(saved);
     saved_settings = saved->next;
     if (saved->sourcefile != nullptr) pfree(saved->sourcefile);
+    pfree(saved->name);
     pfree(saved);
   }
   applied_hash = 0;
+}
+
+// A name unknown to the server may be one that the client makes up ("app.tenant").
+static void apply_setting(const char *name, const char *value, GucContext context) {
+  config_generic *record = find_setting(name);
+  // Another client may have made it up before, and RESET leaves it without a value.
+  const bool made_up = record == nullptr || ((record->flags & GUC_CUSTOM_PLACEHOLDER) != 0 &&
+                                             GetConfigOption(record->name, true, false) == nullptr);
+  if (made_up) {
+    SetConfigOption(name, "", context, PGC_S_DEFAULT);  // which overlooks what is wrong with the name
+    record = find_setting(name);
+  }
+  if (record != nullptr) save_setting(record, made_up);
+  SetConfigOption(name, value, context, PGC_S_CLIENT);
 }
 
 static void change_startup_settings(const StartupSettings *settings) {
@@ -138,8 +178,7 @@ static void change_startup_settings(const StartupSettings *settings) {
       const char *name = next;
       const char *value = name + strlen(name) + 1;
       next = value + strlen(value) + 1;
-      save_setting(name);
-      SetConfigOption(name, value, context, PGC_S_CLIENT);
+      apply_setting(name, value, context);
     }
     applied_hash = settings->hash;
   }
@@ -148,6 +187,12 @@ static void change_startup_settings(const StartupSettings *settings) {
 
 static void apply_application_name(const char *name) {
   if (strcmp(application_name, name) != 0) SetConfigOption("application_name", name, PGC_USERSET, PGC_S_CLIENT);
+}
+
+static void apply_base_application_name() {
+  apply_application_name(base_application_name);
+  application_name_record->source = base_name_source;
+  application_name_record->reset_source = base_name_reset_source;
 }
 
 void apply_startup_settings(const ClientSlot *client) {
@@ -159,13 +204,13 @@ void apply_startup_settings(const ClientSlot *client) {
   if (client->application_name[0] != '\0')
     apply_application_name(client->application_name);
   else if (settings == nullptr)
-    apply_application_name(base_application_name);
+    apply_base_application_name();
   report_to_nobody();
 }
 
 void apply_no_startup_settings() {
   if (saved_settings != nullptr) change_startup_settings(nullptr);
-  apply_application_name(base_application_name);
+  apply_base_application_name();
   report_to_nobody();
 }
 
@@ -185,8 +230,32 @@ void reset_session_settings() {
   CommitTransactionCommand();
 }
 
+// Which settings of the pool come from the role or the database: the dispatcher,
+// which follows a reload even while all backends are busy, cannot see those.
+static std::uint32_t find_own_settings() {
+  static const struct {
+    const char *name;
+    std::uint32_t bit;
+  } kPoolSettings[] = {
+      {"sluice.pool_mode", kOwnMode},
+      {"sluice.min_pool_size", kOwnMinSize},
+      {"sluice.max_pool_size", kOwnMaxSize},
+      {"sluice.acquire_timeout", kOwnAcquireTimeout},
+      {"sluice.idle_timeout", kOwnIdleTimeout},
+      {"sluice.max_lifetime", kOwnMaxLifetime},
+  };
+  std::uint32_t own = 0;
+  for (const auto &setting : kPoolSettings) {
+    const config_generic *record = find_setting(setting.name);
+    if (record != nullptr && record->source >= PGC_S_DATABASE && record->source <= PGC_S_DATABASE_USER)
+      own |= setting.bit;
+  }
+  return own;
+}
+
 void publish_pool_settings() {
   PoolSlot *pool = session.pool;
+  pool->own_settings.store(find_own_settings());
   pool->mode.store(setting_pool_mode);
   pool->min_size.store(setting_min_pool_size);
   pool->configured_max_size.store(setting_max_pool_size);

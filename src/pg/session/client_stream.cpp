@@ -10,6 +10,7 @@ extern "C" {
 #include "storage/latch.h"
 #include "tcop/tcopprot.h"
 #include "utils/memutils.h"
+#include "utils/wait_event.h"
 }
 
 #include <poll.h>
@@ -113,7 +114,9 @@ bool read_exactly(char *target, std::size_t bytes) {
 bool stream_has_ended_early() {
   char byte;
   if (stream.copy_in || stream.input_start < stream.input_end) return false;
-  return recv(stream.descriptor, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+  const ssize_t got = recv(stream.descriptor, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+  // A connection that was reset is an error once, and its end from then on.
+  return got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
 // ------------------------------------------------------------------ output
@@ -141,7 +144,9 @@ static void lose_client() {
 // The client does not read.  Only the end of this process, or of the client, is
 // a reason to stop waiting: half a message has been sent.
 static void wait_until_writable() {
+  pgstat_report_wait_start(WAIT_EVENT_CLIENT_WRITE);
   const Wake wake = wait_for_socket(stream.descriptor, POLLOUT, -1);
+  pgstat_report_wait_end();
   if (wake != Wake::interrupted) return;
   session.mail = 0;
   ResetLatch(MyLatch);
@@ -156,7 +161,9 @@ static void wait_until_writable() {
   // Everything else (cancel, reload, invalidations) waits for its turn; without a
   // pause the pending flags would make this a busy loop.
   pollfd interest{stream.descriptor, POLLOUT, 0};
+  pgstat_report_wait_start(WAIT_EVENT_CLIENT_WRITE);
   poll(&interest, 1, 10);
+  pgstat_report_wait_end();
 }
 
 static int send_buffered(bool blocking) {
@@ -245,10 +252,15 @@ void end_copy_in() {
     stream.lost_sync = true;
     pq_endmsgread();
   }
+  // What the server has read ahead fits exactly: our own buffer is empty since the COPY began.
+  stream.input_start = stream.input_end = 0;
   pq_startmsgread();
   while (pq_buffer_has_data()) {
     const char byte = static_cast<char>(pq_getbyte());
-    if (stream.input_end < kInputBytes) stream.input[stream.input_end++] = byte;
+    if (stream.input_end < kInputBytes)
+      stream.input[stream.input_end++] = byte;
+    else
+      stream.lost_sync = true;
   }
   pq_endmsgread();
   if (FeBeWaitSet != nullptr) {

@@ -26,6 +26,13 @@ static Port port;
 static char remote_host[INET6_ADDRSTRLEN];
 static char remote_port[8];
 
+// What pg_stat_database calls a session is a client here.  The server's own call starts the clock of session_time, and
+// counts a session that there is not.
+static void open_session_statistics() {
+  pgstat_report_connect(MyDatabaseId);
+  --*unreported_sessions();
+}
+
 void open_reception() {
   memset(&port, 0, sizeof(port));
   port.sock = PGINVALID_SOCKET;
@@ -35,6 +42,7 @@ void open_reception() {
   port.remote_host = remote_host;
   port.remote_port = remote_port;
   FrontendProtocol = PG_PROTOCOL(3, 0);
+  open_session_statistics();
 }
 
 static void fill_socket_address(SockAddr *target, const ClientAddress &address) {
@@ -111,6 +119,7 @@ void greet_client() {
   pq_endmessage(&message);
   send_all_parameters();
   send_cancel_key();
+  ++*unreported_sessions();
   session.client->flags.fetch_or(kClientGreeted);
 }
 

@@ -118,6 +118,8 @@ void install_session_watch() {
   RegisterXactCallback(watch_transaction, nullptr);
 }
 
+void note_sql_statement() { traces.prepared = true; }
+
 // Session-level locks are what is left in this process's lock lists when no
 // transaction is open.
 static bool holds_locks() {
@@ -145,6 +147,14 @@ void reset_after_transaction() {
   ResetSequenceCaches();
 }
 
+// A temporary schema, once made, belongs to its process for good.  Emptied, it still shows: pg_my_temp_schema() is not
+// 0, and a search path that ends in pg_temp finds it without the transaction being marked.
+static bool has_temporary_schema() {
+  Oid schema, toast_schema;
+  GetTempNamespaceState(&schema, &toast_schema);
+  return OidIsValid(schema);
+}
+
 bool reset_after_session() {
   const bool loaded = traces.loaded || settings_were_added();
 
@@ -156,7 +166,7 @@ bool reset_after_session() {
   LockReleaseAll(USER_LOCKMETHOD, true);
   ResetPlanCache();
   ResetSequenceCaches();
-  return !loaded;
+  return !loaded && !has_temporary_schema();
 }
 
 }  // namespace sluice::pg

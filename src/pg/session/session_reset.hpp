@@ -11,6 +11,9 @@ namespace sluice::pg {
 // Once per process.
 void install_session_watch();
 
+// A SQL-level prepared statement was made without PREPARE.
+void note_sql_statement();
+
 // After a transaction in transaction mode: settings, SQL-level prepared
 // statements, cursors WITH HOLD, LISTEN, session-level advisory locks, temporary
 // objects, sequence and plan caches.  Does nothing but look when nothing is left

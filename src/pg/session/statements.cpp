@@ -6,6 +6,7 @@
 extern "C" {
 #include "access/xact.h"
 #include "commands/prepare.h"
+#include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "parser/analyze.h"
 #include "tcop/cmdtag.h"
@@ -19,6 +20,7 @@ extern "C" {
 #include "pg/session/client_settings.hpp"
 #include "pg/session/client_store.hpp"
 #include "pg/session/session.hpp"
+#include "pg/session/session_reset.hpp"
 #include "pg/session/transaction.hpp"
 #include "pg/settings.hpp"
 
@@ -45,6 +47,15 @@ static bool keeps_names_itself() {
          !session.held;
 }
 
+// The name in EXECUTE <name>, or null.  What such a statement returns depends on a
+// name of this client, which the server looks up when it analyses the statement
+// and when it starts a portal: it has to find it then, and others must not share
+// what came out.
+static const char *executed_name(const RawStmt *raw) {
+  if (raw == nullptr || !IsA(raw->stmt, ExecuteStmt)) return nullptr;
+  return reinterpret_cast<const ExecuteStmt *>(raw->stmt)->name;
+}
+
 // ------------------------------------------------------------------ parsing
 
 // Parses and analyses one statement into an unsaved plan source, a child of
@@ -61,6 +72,7 @@ static CachedPlanSource *analyze_statement(const char *query, Oid *types, int ty
   if (statements != NIL) {
     RawStmt *raw = linitial_node(RawStmt, statements);
     if (IsAbortedTransactionBlockState() && !ends_transaction(raw->stmt)) refuse_in_aborted_transaction();
+    if (executed_name(raw) != nullptr) offer_statement_to_sql(executed_name(raw));
     // Before analysis, which scribbles on the raw tree.
     source = CreateCachedPlan(raw, query, CreateCommandTag(raw->stmt));
     const bool needs_snapshot = analyze_requires_snapshot(raw);
@@ -90,7 +102,7 @@ static void open_cache() {
 static CachedPlanSource *look_up(std::uint64_t statement) {
   if (cached_statements == nullptr) return nullptr;
   auto *cached = static_cast<CachedStatement *>(hash_search(cached_statements, &statement, HASH_FIND, nullptr));
-  if (cached == nullptr) return nullptr;
+  if (cached == nullptr || executed_name(cached->source->raw_parse_tree) != nullptr) return nullptr;
   cached->last_use = ++use_counter;
   return cached->source;
 }
@@ -221,8 +233,8 @@ CachedPlanSource *find_statement(const char *name) {
 }
 
 void close_statement(const char *name) {
-  if (keeps_names_itself() && remove_named_statement(session.client, name)) return;
-  DropPreparedStatement(name, false);
+  if (keeps_names_itself()) (void)remove_named_statement(session.client, name);
+  DropPreparedStatement(name, false);  // there may be a copy for SQL
 }
 
 bool deallocate_statement(const char *name) {
@@ -234,6 +246,7 @@ bool deallocate_statement(const char *name) {
 
 void offer_statement_to_sql(const char *name) {
   if (session.client == nullptr || !keeps_names_itself() || FetchPreparedStatement(name, false) != nullptr) return;
+  check_stack_depth();  // a statement may execute itself by name
   CachedPlanSource *source = find_own(name);
   if (source == nullptr) return;
   // A copy needs a valid source; planning it once validates it.
@@ -241,6 +254,7 @@ void offer_statement_to_sql(const char *name) {
   CachedPlanSource *copy = parse_stored(find_named_statement(session.client, name));
   MemoryContextSwitchTo(caller);
   StorePreparedStatement(name, copy, false);
+  note_sql_statement();
 }
 
 // ------------------------------------------------------------------ the unnamed statement
@@ -288,6 +302,9 @@ CachedPlanSource *find_unnamed_statement() {
     SaveCachedPlan(source);
     unnamed_source = source;
     unnamed_is_stored = true;
+  } else if (unnamed_source != nullptr && executed_name(unnamed_source->raw_parse_tree) != nullptr) {
+    begin_command();
+    offer_statement_to_sql(executed_name(unnamed_source->raw_parse_tree));
   }
   return unnamed_source;
 }

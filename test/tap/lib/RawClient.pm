@@ -27,7 +27,7 @@ use MIME::Base64;
 use Socket qw(SOL_SOCKET SO_LINGER IPPROTO_TCP TCP_NODELAY);
 use Time::HiRes qw(time);
 
-our $default_timeout_s = 180;
+our $default_timeout_s = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
 
 # --- connecting
 
@@ -349,6 +349,19 @@ sub read_until_ready
 # 'I', 'T' or 'E', as of the last ReadyForQuery read.
 sub transaction_state { return $_[0]{transaction_state} }
 
+# Bytes that are no message (the answer to an SSL request); fewer if the stream ends before.
+sub read_bytes
+{
+	my ($self, $count) = @_;
+	my $deadline = time() + $self->{timeout};
+	while (length $self->{buffer} < $count && !$self->{at_end})
+	{
+		die "no $count bytes within $self->{timeout} s\n" if time() > $deadline;
+		$self->_receive if IO::Select->new($self->{socket})->can_read(1);
+	}
+	return substr($self->{buffer}, 0, $count, '');
+}
+
 # True if the server closes the stream, whatever it says before.
 sub at_end_of_stream
 {
@@ -452,7 +465,7 @@ sub describe
 	return "ReadyForQuery $body" if $type eq 'Z';
 	return 'CommandComplete ' . substr($body, 0, -1) if $type eq 'C';
 	return 'DataRow ' . join '|', map { defined $_ ? _printable($_) : 'NULL' } row_fields($message) if $type eq 'D';
-	return 'ParameterStatus ' . join '=', split /\0/, $body, -1 if $type eq 'S';
+	return 'ParameterStatus ' . join '=', (split /\0/, $body, -1)[ 0, 1 ] if $type eq 'S';
 	return 'CopyData ' . _printable($body) if $type eq 'd';
 	if ($type eq 'E' || $type eq 'N')
 	{
