@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: PostgreSQL
 #
 # When the server refuses a COPY FROM STDIN, an older psql goes on with the next line of its script; a newer one (even
-# in a later minor release of the same major version) first skips the data that it expects there, up to "\.".  The scripts
-# of older suites have refused COPYs without data, and the newer psql would skip much of the script, often the rest of
-# it.  This puts "\." behind them.
+# in a later minor release of the same major version) first skips the data that it expects there, up to "\.".  The
+# scripts of older suites have refused COPYs without data, and the newer psql would skip much of the script, often the
+# rest of it.  This puts "\." behind them.
 #
 # Which they are is told by the expected output, where psql shows every line of its script but no COPY data: behind the
 # COPY and its error comes the very next line of the script.  So scripts of newer suites stay as they are.

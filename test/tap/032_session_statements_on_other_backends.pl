@@ -29,8 +29,10 @@ sub cycle
 sub executed
 {
 	my ($client, $name, @parameters) = @_;
-	my @messages = $client->exchange(RawClient::bind('', $name, \@parameters) . RawClient::execute('') . RawClient::sync());
-	my ($row) = map { join '|', map { defined $_ ? $_ : 'NULL' } RawClient::row_fields($_) } grep { $_->{type} eq 'D' } @messages;
+	my @messages = $client->exchange(RawClient::bind('', $name, \@parameters) . RawClient::execute('')
+		. RawClient::sync());
+	my ($row) = map { join '|',
+		map { defined $_ ? $_ : 'NULL' } RawClient::row_fields($_) } grep { $_->{type} eq 'D' } @messages;
 	my ($error) = map { RawClient::error_fields($_)->{C} } grep { $_->{type} eq 'E' } @messages;
 	return defined $error ? "error $error" : $row;
 }
@@ -94,7 +96,8 @@ cycle($other, RawClient::parse('by_name', 'EXECUTE target'));
 foreach (1 .. 2)
 {
 	$switch->next_backend;
-	like(cycle($client, RawClient::describe_statement('by_name')), qr/RowDescription number:0:0:23/, 'EXECUTE is described for one client');
+	like(cycle($client, RawClient::describe_statement('by_name')), qr/RowDescription number:0:0:23/,
+		'EXECUTE is described for one client');
 	like(cycle($other, RawClient::describe_statement('by_name')), qr/RowDescription word:0:0:25/, 'and for the other');
 	is(executed($client, 'by_name'), '10', 'EXECUTE is executed for one client');
 	is(executed($other, 'by_name'), 'ten', 'and for the other');
@@ -120,7 +123,8 @@ $switch->next_backend;
 my $wrong = 0;
 foreach my $i (0 .. $#crowd)
 {
-	$crowd[$i]->send_bytes(RawClient::parse('s', "SELECT $i + \$1::int" . ($i % 3 ? '' : ' -- shared')) . RawClient::sync());
+	$crowd[$i]->send_bytes(RawClient::parse('s', "SELECT $i + \$1::int" . ($i % 3 ? '' : ' -- shared'))
+		. RawClient::sync());
 }
 $_->read_until_ready foreach @crowd;
 foreach my $round (1 .. 20)
@@ -140,7 +144,8 @@ $_->close foreach @crowd;
 $switch->next_backend;
 my $answer = '';
 foreach my $i (1 .. 21) { $answer = cycle($client, RawClient::parse("n$i", "SELECT $i")); }
-like($answer, qr/ErrorResponse C=54000;.*too many prepared statements/, 'a client cannot keep more statements than the setting says');
+like($answer, qr/ErrorResponse C=54000;.*too many prepared statements/,
+	'a client cannot keep more statements than the setting says');
 foreach my $i (1, 10, 20)
 {
 	$switch->next_backend;
@@ -150,7 +155,8 @@ cycle($client, RawClient::close_statement('n1'));
 like(cycle($client, RawClient::parse('n21', 'SELECT 21')), qr/^ParseComplete/, 'room is made by closing one');
 foreach my $i (1 .. 200)
 {
-	cycle($other, RawClient::parse('again', "SELECT $i, 'text'") . RawClient::bind('', 'again', []) . RawClient::execute('') . RawClient::close_statement('again'));
+	cycle($other, RawClient::parse('again', "SELECT $i, 'text'") . RawClient::bind('', 'again', [])
+		. RawClient::execute('') . RawClient::close_statement('again'));
 }
 is(executed($client, 'n20'), '20', 'what a backend has forgotten meanwhile is parsed again');
 
@@ -158,10 +164,12 @@ is(executed($client, 'n20'), '20', 'what a backend has forgotten meanwhile is pa
 cycle($client, RawClient::close_statement("n$_")) foreach 2 .. 21;
 $switch->next_backend;
 $client->sql('BEGIN');
-cycle($client, RawClient::parse('rows', 'SELECT i FROM generate_series(1, 5) i') . RawClient::bind('open', 'rows', []) . RawClient::execute('open', 1));
+cycle($client, RawClient::parse('rows', 'SELECT i FROM generate_series(1, 5) i') . RawClient::bind('open', 'rows', [])
+	. RawClient::execute('open', 1));
 cycle($client, RawClient::close_statement('rows'));
 cycle($client, RawClient::parse("m$_", "SELECT $_, 'm'") . RawClient::close_statement("m$_")) foreach 1 .. 60;
-like(cycle($client, RawClient::execute('open', 2)), qr/^DataRow 2, DataRow 3, PortalSuspended/, 'a portal outlives its statement');
+like(cycle($client, RawClient::execute('open', 2)), qr/^DataRow 2, DataRow 3, PortalSuspended/,
+	'a portal outlives its statement');
 $client->sql('COMMIT');
 
 # A driver's reconnecting clients leave nothing behind.

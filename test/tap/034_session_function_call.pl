@@ -23,12 +23,16 @@ my $div = oid('int4div(integer,integer)');
 my $generate = oid('generate_series(integer,integer)');
 
 my @lines = $dialogue->same('text and binary', [
-		call($int4pl, [ 3, 4 ]), call($int4pl, [ pack('N', 5), pack('N', 6) ], argument_formats => [1], result_format => 1),
-		call($int4pl, [ pack('N', 7), 8 ], argument_formats => [ 1, 0 ]), call($upper, ['abc']), call($upper, [undef]) ]);
+		call($int4pl, [ 3, 4 ]), call($int4pl, [ pack('N', 5), pack('N', 6) ], argument_formats => [1],
+			result_format => 1),
+		call($int4pl, [ pack('N', 7), 8 ], argument_formats => [ 1, 0 ]), call($upper, ['abc']), call($upper,
+			[undef]) ]);
 is($lines[0], 'V \x00\x00\x00\x017', 'and the answer is the right one');
-$dialogue->same('errors', [ call($div, [ 1, 0 ]), call(1, []), call($int4pl, [1]), call($int4pl, ['x', 1]), call($generate, [ 1, 2 ]), call($upper, ["\xff"]), call($int4pl, [ 1, 2 ], argument_formats => [ 0, 0, 0 ]),
+$dialogue->same('errors', [ call($div, [ 1, 0 ]), call(1, []), call($int4pl, [1]), call($int4pl, ['x', 1]),
+	call($generate, [ 1, 2 ]), call($upper, ["\xff"]), call($int4pl, [ 1, 2 ], argument_formats => [ 0, 0, 0 ]),
 		call($int4pl, [ 1, 2 ], result_format => 5), simple('SELECT 1') ]);
-$dialogue->same('within a transaction', [ simple('BEGIN'), call($int4pl, [ 1, 2 ]), call($div, [ 1, 0 ]), call($int4pl, [ 1, 2 ]), simple('ROLLBACK'), call($int4pl, [ 1, 2 ]) ]);
+$dialogue->same('within a transaction', [ simple('BEGIN'), call($int4pl, [ 1, 2 ]), call($div, [ 1, 0 ]),
+	call($int4pl, [ 1, 2 ]), simple('ROLLBACK'), call($int4pl, [ 1, 2 ]) ]);
 
 # Large objects are what the message is used for.
 my $create = oid('lo_from_bytea(oid,bytea)');
@@ -36,8 +40,11 @@ my $open = oid('lo_open(oid,integer)');
 my $read = oid('loread(integer,integer)');
 my $size = 100_000;
 $dialogue->same('a large object is written and read', [
-		simple('BEGIN'), call($create, [ pack('N', 4711), 'z' x $size ], argument_formats => [1], result_format => 1), call($open, [ pack('N', 4711), pack('N', 0x40000) ], argument_formats => [1]),
-		call($read, [ pack('N', 0), pack('N', $size) ], argument_formats => [1], result_format => 1), simple('COMMIT'), call($read, [ pack('N', 0), pack('N', $size) ], argument_formats => [1], result_format => 1) ],
+		simple('BEGIN'), call($create, [ pack('N', 4711), 'z' x $size ], argument_formats => [1], result_format => 1),
+			call($open, [ pack('N', 4711), pack('N', 0x40000) ], argument_formats => [1]),
+		call($read, [ pack('N', 0), pack('N', $size) ], argument_formats => [1], result_format => 1),
+			simple('COMMIT'), call($read, [ pack('N', 0), pack('N', $size) ], argument_formats => [1],
+			result_format => 1) ],
 	setup => 'SELECT lo_unlink(oid) FROM pg_largeobject_metadata');
 
 # Without the right to execute it.

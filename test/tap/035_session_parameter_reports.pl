@@ -11,22 +11,26 @@ use SluiceTest;
 use Test::More;
 
 my $server = SluiceTest->new('main', conf => "sluice.max_pool_size = 1\nsluice.min_pool_size = 1\n");
-my @names = ('TimeZone', 'DateStyle', 'client_encoding', 'application_name', 'IntervalStyle', 'standard_conforming_strings', 'session_authorization', 'is_superuser', 'default_transaction_read_only');
+my @names = ('TimeZone', 'DateStyle', 'client_encoding', 'application_name', 'IntervalStyle',
+	'standard_conforming_strings', 'session_authorization', 'is_superuser', 'default_transaction_read_only');
 
 sub told_the_truth
 {
 	my ($client, $when) = @_;
-	my %actual = map { $_->[0] => $_->[1] } $client->sql('SELECT name, current_setting(name) FROM unnest(ARRAY[' . join(', ', map { "'$_'" } @names) . ']) name');
+	my %actual = map { $_->[0] => $_->[1] } $client->sql('SELECT name, current_setting(name) FROM unnest(ARRAY['
+		. join(', ', map { "'$_'" } @names) . ']) name');
 	my %told = map { $_ => $client->parameter_status->{$_} } @names;
 	return is_deeply(\%told, \%actual, $when);
 }
 
 # The start-up reports the same names and values as a direct connection.
-my %parameters = (TimeZone => 'Asia/Tokyo', DateStyle => 'German', application_name => 'teller', client_encoding => 'LATIN1');
+my %parameters = (TimeZone => 'Asia/Tokyo', DateStyle => 'German', application_name => 'teller',
+	client_encoding => 'LATIN1');
 foreach my $parameters ({}, \%parameters, { options => '-c IntervalStyle=iso_8601 -c TimeZone=Europe/Paris' })
 {
 	my ($direct, $pooled) = ($server->raw(parameters => $parameters), $server->pool_raw(parameters => $parameters));
-	is_deeply($pooled->parameter_status, $direct->parameter_status, 'parameters at start-up are those of a direct connection: ' . join ' ', sort keys %$parameters);
+	is_deeply($pooled->parameter_status, $direct->parameter_status,
+		'parameters at start-up are those of a direct connection: ' . join ' ', sort keys %$parameters);
 }
 
 my $plain = $server->pool_raw;
@@ -49,7 +53,8 @@ foreach my $client ($plain, $special)
 	told_the_truth($client, 'in the transaction');
 	$client->sql('COMMIT');
 	told_the_truth($client, 'after it');
-	is($client->parameter_status->{TimeZone}, $before, 'the setting was taken back with the transaction, and the client told');
+	is($client->parameter_status->{TimeZone}, $before,
+		'the setting was taken back with the transaction, and the client told');
 }
 $plain->sql("SET TimeZone = 'Pacific/Auckland'");
 told_the_truth($plain, 'after a change outside of a transaction');

@@ -21,7 +21,9 @@ my $text = 'x' x $bytes;
 
 is($client->sql("SELECT length('$text')"), $bytes, "a query of $megabytes MB");
 
-my @messages = $client->exchange(RawClient::parse('', 'SELECT length($1::text), md5($1) = md5(repeat($x$x$x$, $2::int))') . RawClient::bind('', '', [ $text, $bytes ]) . RawClient::execute('') . RawClient::sync());
+my @messages = $client->exchange(RawClient::parse('',
+	'SELECT length($1::text), md5($1) = md5(repeat($x$x$x$, $2::int))') . RawClient::bind('', '', [ $text, $bytes ])
+	. RawClient::execute('') . RawClient::sync());
 my ($row) = map { [ RawClient::row_fields($_) ] } grep { $_->{type} eq 'D' } @messages;
 is_deeply($row, [ $bytes, 't' ], "a parameter of $megabytes MB");
 
@@ -34,7 +36,8 @@ undef $row;
 $server->sql('CREATE TABLE big (body text)');
 my $line = ('z' x 999) . "\n";
 my $lines = int($bytes / length $line);
-@messages = $client->exchange(RawClient::query('COPY big FROM STDIN') . RawClient::copy_data($line x $lines) . RawClient::copy_done());
+@messages = $client->exchange(RawClient::query('COPY big FROM STDIN') . RawClient::copy_data($line x $lines)
+	. RawClient::copy_done());
 is(RawClient::describe($messages[1]), "CommandComplete COPY $lines", "COPY data of $megabytes MB in one message");
 undef @messages;
 
@@ -61,7 +64,8 @@ my @lazy = map { $server->pool_raw } 1 .. 1;
 $_->send_bytes(RawClient::query('SELECT body FROM big')) foreach @lazy;
 is($server->pool_raw->sql('SELECT 1'), '1', 'a client that does not read its result keeps nobody from working');
 $_->drop foreach @lazy;
-ok($server->wait_until(q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT body%' AND state = 'active'}, 0), 'and when it goes its query ends');
+ok($server->wait_until(q{SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT body%' AND state = 'active'},
+	0), 'and when it goes its query ends');
 
 # What the server does not accept.
 my $dialogue = Dialogue->new($server);

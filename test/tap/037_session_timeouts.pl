@@ -11,7 +11,8 @@ use RawClient;
 use SluiceTest;
 use Test::More;
 
-my $server = Dialogue::server('main', conf => "sluice.max_pool_size = 1\nsluice.min_pool_size = 1\nsluice.max_backends = 3\n");
+my $server = Dialogue::server('main',
+	conf => "sluice.max_pool_size = 1\nsluice.min_pool_size = 1\nsluice.max_backends = 3\n");
 
 sub simple { return RawClient::query($_[0]) }
 sub run { return RawClient::parse('', $_[0]) . RawClient::bind('', '', []) . RawClient::execute('') }
@@ -33,16 +34,21 @@ sub same_answers
 	return @{ $transcripts[0] };
 }
 
-my @lines = same_answers('statement_timeout from the start-up packet', [ simple('SELECT pg_sleep(600)'), simple('SELECT 1'), simple('SELECT 1; SELECT pg_sleep(600)'), run('SELECT 2') . run('SELECT pg_sleep(600)') . RawClient::sync() ],
+my @lines = same_answers('statement_timeout from the start-up packet', [ simple('SELECT pg_sleep(600)'),
+	simple('SELECT 1'), simple('SELECT 1; SELECT pg_sleep(600)'), run('SELECT 2') . run('SELECT pg_sleep(600)')
+	. RawClient::sync() ],
 	parameters => { statement_timeout => '100ms' });
 like("@lines", qr/C=57014; M=canceling statement due to statement timeout/, 'and the error is the right one');
-same_answers('statement_timeout set in the transaction', [ simple('BEGIN'), simple("SET LOCAL statement_timeout = '50ms'"), simple('SELECT pg_sleep(600)'), simple('SELECT 1'), simple('ROLLBACK'), simple('SELECT pg_sleep(0.2)') ]);
+same_answers('statement_timeout set in the transaction', [ simple('BEGIN'),
+	simple("SET LOCAL statement_timeout = '50ms'"), simple('SELECT pg_sleep(600)'), simple('SELECT 1'),
+	simple('ROLLBACK'), simple('SELECT pg_sleep(0.2)') ]);
 is($server->pool_sql('SELECT 1 FROM pg_sleep(0.3)'), '1', 'no other client inherits a statement_timeout');
 
 $server->sql('CREATE TABLE wanted ()');
 my $locker = $server->raw;
 $locker->sql('BEGIN; LOCK TABLE wanted');
-@lines = same_answers('lock_timeout', [ simple('TABLE wanted'), simple('BEGIN'), simple('TABLE wanted'), simple('COMMIT') ], parameters => { lock_timeout => '50ms' });
+@lines = same_answers('lock_timeout', [ simple('TABLE wanted'), simple('BEGIN'), simple('TABLE wanted'),
+	simple('COMMIT') ], parameters => { lock_timeout => '50ms' });
 like("@lines", qr/C=55P03/, 'and the error is the right one');
 
 # Two that wait for each other.
@@ -68,7 +74,9 @@ foreach my $how ('start-up', 'SET', 'aborted transaction')
 	$client->sql_error('SELECT 1/0') if $how eq 'aborted transaction';
 	$client->sql("SET LOCAL idle_in_transaction_session_timeout = '100ms'") if $how eq 'SET';
 	my @messages = map { RawClient::describe($_) } $client->read_until('');
-	is_deeply(\@messages, [ 'ErrorResponse C=25P03; M=terminating connection due to idle-in-transaction timeout; S=FATAL; V=FATAL', 'EOF' ], "idle_in_transaction_session_timeout ends the client ($how)");
+	is_deeply(\@messages,
+		[ 'ErrorResponse C=25P03; M=terminating connection due to idle-in-transaction timeout; S=FATAL; V=FATAL',
+		'EOF' ], "idle_in_transaction_session_timeout ends the client ($how)");
 	is($server->pool_sql('SELECT pg_backend_pid()'), $backend, 'and not the backend');
 	is($server->sql('SELECT count(*) FROM pair'), '2', 'its transaction is rolled back');
 }
@@ -79,7 +87,8 @@ $slow->sql('BEGIN');
 $slow->sql('SELECT pg_sleep(0.6)');
 $slow->sql('COMMIT');
 select undef, undef, undef, 0.5;
-is($slow->sql('SELECT 1'), '1', 'idle_in_transaction_session_timeout does not count what the server takes, nor time outside');
+is($slow->sql('SELECT 1'), '1',
+	'idle_in_transaction_session_timeout does not count what the server takes, nor time outside');
 $slow->close;
 
 # Idle for too long, with a backend or without.
@@ -89,7 +98,9 @@ my ($guest_backend) = map { scalar $_->sql('SELECT pg_backend_pid()') } @guests;
 foreach my $guest (@guests)
 {
 	my @messages = map { RawClient::describe($_) } $guest->read_until('');
-	is_deeply(\@messages, [ 'ErrorResponse C=57P05; M=terminating connection due to idle-session timeout; S=FATAL; V=FATAL', 'EOF' ], 'idle_session_timeout ends an idle client');
+	is_deeply(\@messages,
+		[ 'ErrorResponse C=57P05; M=terminating connection due to idle-session timeout; S=FATAL; V=FATAL', 'EOF' ],
+		'idle_session_timeout ends an idle client');
 }
 is($server->pool_sql('SELECT pg_backend_pid()', user => 'guest'), $guest_backend, 'and not its backend');
 my $busy = $server->pool_raw(user => 'guest');

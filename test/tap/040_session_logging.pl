@@ -59,13 +59,17 @@ sub same_log
 }
 
 my @work = (
-	simple('SELECT 1'), simple('SELECT 2; SELECT 3'), simple(''), simple('SELECT 1/0'), simple('SELEC'), simple('CREATE TABLE IF NOT EXISTS made (id int)'), simple('INSERT INTO made VALUES (1)'),
-	P('s', 'SELECT $1::int + 1, $2::text') . B('', 's', [ 5, "it's" ]) . E('') . S(), B('p', 's', [ 6, undef ]) . E('p') . S(), P('', 'SELECT $1::int / 0') . B('', '', [7]) . E('') . S(),
-	P('', 'SELECT i FROM generate_series(1, 3) i') . B('', '', []) . E('', 2) . E('', 2) . S(), simple('BEGIN'), simple('PREPARE q AS SELECT 8'), simple('EXECUTE q'), simple('COMMIT'),
+	simple('SELECT 1'), simple('SELECT 2; SELECT 3'), simple(''), simple('SELECT 1/0'), simple('SELEC'),
+		simple('CREATE TABLE IF NOT EXISTS made (id int)'), simple('INSERT INTO made VALUES (1)'),
+	P('s', 'SELECT $1::int + 1, $2::text') . B('', 's', [ 5, "it's" ]) . E('') . S(), B('p', 's', [ 6, undef ])
+		. E('p') . S(), P('', 'SELECT $1::int / 0') . B('', '', [7]) . E('') . S(),
+	P('', 'SELECT i FROM generate_series(1, 3) i') . B('', '', []) . E('', 2) . E('', 2) . S(), simple('BEGIN'),
+		simple('PREPARE q AS SELECT 8'), simple('EXECUTE q'), simple('COMMIT'),
 	B('', 's', [ 'x', 'y' ]) . E('') . S(), P('', 'DROP TABLE made') . B('', '', []) . E('') . S());
 
 my $text = same_log('log_statement = all', { options => '-c log_statement=all' }, @work);
-like($text, qr/LOG:  execute s: SELECT \$1::int \+ 1, \$2::text\n.*DETAIL:  parameters: \$1 = '5', \$2 = 'it''s'/, 'and the parameters are there');
+like($text, qr/LOG:  execute s: SELECT \$1::int \+ 1, \$2::text\n.*DETAIL:  parameters: \$1 = '5', \$2 = 'it''s'/,
+	'and the parameters are there');
 like($text, qr/^<log 1\|\w+\|postgres\|127\.0\.0\.1> LOG:  statement: SELECT 1$/m, 'and the client is named');
 same_log('log_statement = ddl', { log_statement => 'ddl' }, @work);
 same_log('log_statement = mod', { log_statement => 'mod' }, @work);
@@ -73,18 +77,26 @@ same_log('nothing asked for, errors only', {}, @work);
 same_log('log_min_duration_statement = 0', { log_min_duration_statement => 0 }, @work);
 same_log('with log_statement as well', { log_min_duration_statement => 0, log_statement => 'all' }, @work);
 same_log('log_duration', { log_duration => 'on' }, @work);
-same_log('shortened parameters', { log_statement => 'all', log_parameter_max_length => 3, log_parameter_max_length_on_error => 3 }, @work);
+same_log('shortened parameters', { log_statement => 'all', log_parameter_max_length => 3,
+	log_parameter_max_length_on_error => 3 }, @work);
 same_log('no parameters', { log_statement => 'all', log_parameter_max_length => 0 }, @work);
 same_log('log_min_error_statement = panic', { log_min_error_statement => 'panic' }, @work);
 same_log('log_error_verbosity = terse', { log_error_verbosity => 'terse' }, @work);
-same_log('only what takes long', { log_min_duration_statement => 200 }, simple('SELECT 1'), simple('SELECT pg_sleep(0.25)'),
+same_log('only what takes long', { log_min_duration_statement => 200 }, simple('SELECT 1'),
+	simple('SELECT pg_sleep(0.25)'),
 	P('', 'SELECT pg_sleep($1)') . B('', '', ['0.25']) . E('') . S());
-same_log('function call', { log_statement => 'all', log_min_duration_statement => 0 }, RawClient::function_call($server->sql("SELECT 'int4pl'::regproc::oid"), [ 1, 2 ]), RawClient::function_call($server->sql("SELECT 'int4div'::regproc::oid"), [ 1, 0 ]));
-same_log('COPY', { log_statement => 'all' }, simple('CREATE TABLE copied (id int)'), simple('COPY copied FROM STDIN') . RawClient::copy_data("1\n") . RawClient::copy_done(),
-	simple('COPY copied FROM STDIN') . RawClient::copy_data("x\n") . RawClient::copy_done(), simple('DROP TABLE copied'));
+same_log('function call', { log_statement => 'all', log_min_duration_statement => 0 },
+	RawClient::function_call($server->sql("SELECT 'int4pl'::regproc::oid"), [ 1, 2 ]),
+	RawClient::function_call($server->sql("SELECT 'int4div'::regproc::oid"), [ 1, 0 ]));
+same_log('COPY', { log_statement => 'all' }, simple('CREATE TABLE copied (id int)'), simple('COPY copied FROM STDIN')
+	. RawClient::copy_data("1\n") . RawClient::copy_done(),
+	simple('COPY copied FROM STDIN') . RawClient::copy_data("x\n") . RawClient::copy_done(),
+		simple('DROP TABLE copied'));
 
 # A library that is loaded into every session.
-$text = same_log('session_preload_libraries', { options => '-c auto_explain.log_min_duration=0 -c auto_explain.log_timing=off -c auto_explain.log_analyze=on' }, simple('SELECT count(*) FROM generate_series(1, 10)'));
+$text = same_log('session_preload_libraries',
+	{ options => '-c auto_explain.log_min_duration=0 -c auto_explain.log_timing=off -c auto_explain.log_analyze=on' },
+	simple('SELECT count(*) FROM generate_series(1, 10)'));
 like($text, qr/Function Scan on generate_series/, 'is there, and obeys');
 
 $server->stop;

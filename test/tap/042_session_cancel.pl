@@ -20,7 +20,8 @@ sub run { return RawClient::parse('', $_[0]) . RawClient::bind('', '', []) . Raw
 sub sleeping
 {
 	my ($count) = @_;
-	return $server->wait_until(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, defined $count ? $count : 1);
+	return $server->wait_until(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'},
+		defined $count ? $count : 1);
 }
 
 sub answer { return join ', ', map { RawClient::describe($_) } @_ }
@@ -32,7 +33,8 @@ my $backend = $a->sql('SELECT pg_backend_pid()');
 
 foreach my $case (
 	[ 'a simple query', simple('SELECT pg_sleep(600)'), 'I' ],
-	[ 'the extended protocol', run('SELECT 1') . run('SELECT pg_sleep(600)') . run('SELECT 2') . RawClient::sync(), 'I' ],
+	[ 'the extended protocol', run('SELECT 1') . run('SELECT pg_sleep(600)') . run('SELECT 2') . RawClient::sync(),
+		'I' ],
 	[ 'a string of several', simple('SELECT 1; SELECT pg_sleep(600); SELECT 2'), 'I' ])
 {
 	my ($name, $bytes, $state) = @$case;
@@ -46,7 +48,8 @@ $a->sql('BEGIN');
 $a->send_bytes(simple('SELECT pg_sleep(600)'));
 sleeping();
 $a->cancel;
-is(answer(grep { $_->{type} =~ /[EZ]/ } $a->read_until_ready), "$canceled, ReadyForQuery E", 'cancel within a transaction');
+is(answer(grep { $_->{type} =~ /[EZ]/ } $a->read_until_ready), "$canceled, ReadyForQuery E",
+	'cancel within a transaction');
 $a->sql('ROLLBACK');
 
 # A wrong key, a wrong number, somebody else's key.
@@ -69,7 +72,8 @@ $idle->cancel;
 ok(!defined $a->poll_message(0.3), 'the cancel of one who waits for the backend does not hit the one who has it');
 $a->cancel;
 like(answer($a->read_until_ready), qr/\Q$canceled\E/, 'his own does');
-like(answer($b->read_until_ready), qr/DataRow 7, CommandComplete SELECT 1, ReadyForQuery I$/, 'and the one who waited is served');
+like(answer($b->read_until_ready), qr/DataRow 7, CommandComplete SELECT 1, ReadyForQuery I$/,
+	'and the one who waited is served');
 
 foreach my $i (1 .. 20)
 {

@@ -74,7 +74,8 @@ my @scenes = (
 	[
 		'in the middle of a message of COPY data',
 		sub {
-			$_[0]->send_bytes(simple('COPY item FROM STDIN') . RawClient::copy_data("1\n") . 'd' . pack('N', 100) . '2');
+			$_[0]->send_bytes(simple('COPY item FROM STDIN') . RawClient::copy_data("1\n") . 'd' . pack('N', 100)
+				. '2');
 			$_[0]->read_until('G');
 		}
 	],
@@ -97,14 +98,16 @@ my @scenes = (
 	[
 		'in the middle of a pipeline',
 		sub {
-			$_[0]->send_bytes(RawClient::parse('', 'INSERT INTO item VALUES (1)') . RawClient::bind('', '', []) . RawClient::execute('') . RawClient::flush());
+			$_[0]->send_bytes(RawClient::parse('', 'INSERT INTO item VALUES (1)') . RawClient::bind('', '', [])
+				. RawClient::execute('') . RawClient::flush());
 			$_[0]->read_until('C');
 		}
 	],
 	[
 		'with an open portal',
 		sub {
-			$_[0]->send_bytes(RawClient::parse('', 'SELECT generate_series(1, 10)') . RawClient::bind('', '', []) . RawClient::execute('', 1) . RawClient::flush());
+			$_[0]->send_bytes(RawClient::parse('', 'SELECT generate_series(1, 10)') . RawClient::bind('', '', [])
+				. RawClient::execute('', 1) . RawClient::flush());
 			$_[0]->read_until('s');
 		}
 	]);
@@ -129,7 +132,8 @@ foreach my $dbname ('postgres', 'held')
 			my ($locks) = $next->sql(q{SELECT count(*) FROM pg_locks WHERE relation = 'item'::regclass});
 			my ($rows) = $next->sql('SELECT count(*) FROM item');
 			$next->close;
-			is("$pid, $locks->[0] locks, $rows->[0] rows", "$expected, 0 locks, 0 rows", "a client lost $name ($how, $dbname): the same backend goes on, and nothing is left");
+			is("$pid, $locks->[0] locks, $rows->[0] rows", "$expected, 0 locks, 0 rows",
+				"a client lost $name ($how, $dbname): the same backend goes on, and nothing is left");
 		}
 	}
 	$blocker->close;
@@ -147,7 +151,8 @@ foreach my $how ('all in one write', 'half closed')
 	if ($how eq 'half closed')
 	{
 		shutdown($client->socket, 1);
-		like(join(' ', map { RawClient::describe($_) } $client->read_until('')), qr/CommandComplete INSERT 0 1 ReadyForQuery I EOF/, 'it gets its answers');
+		like(join(' ', map { RawClient::describe($_) } $client->read_until('')),
+			qr/CommandComplete INSERT 0 1 ReadyForQuery I EOF/, 'it gets its answers');
 	}
 	$client->drop;
 	ok($server->wait_until('SELECT count(*) FROM item', 1), "what a client said before it left is executed ($how)");

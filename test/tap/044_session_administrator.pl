@@ -10,7 +10,8 @@ use RawClient;
 use SluiceTest;
 use Test::More;
 
-my $server = SluiceTest->new('main', conf => "sluice.max_pool_size = 1\nsluice.min_pool_size = 1\nsluice.max_backends = 3\n");
+my $server = SluiceTest->new('main',
+	conf => "sluice.max_pool_size = 1\nsluice.min_pool_size = 1\nsluice.max_backends = 3\n");
 
 sub simple { return RawClient::query($_[0]) }
 # Without the context lines, which say how far COPY had come.
@@ -28,8 +29,10 @@ foreach my $case (
 	[ 'running a query', sub { $_[0]->send_bytes(simple('SELECT pg_sleep(600)')); sleeping() }, 1 ],
 	[ 'idle in transaction', sub { $_[0]->sql('BEGIN; INSERT INTO item VALUES (1)') }, 1 ],
 	[ 'idle in an aborted transaction', sub { $_[0]->sql('BEGIN'); $_[0]->sql_error('SELECT 1/0') }, 1 ],
-	[ 'sending a result', sub { $_[0]->send_bytes(simple(q{SELECT repeat('x', 1000), generate_series(1, 100000000)})); $server->wait_until(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'}, 1) or die }, 0 ],
-	[ 'receiving COPY data', sub { $_[0]->send_bytes(simple('COPY item FROM STDIN') . RawClient::copy_data("1\n")); $_[0]->read_until('G') }, 1 ])
+	[ 'sending a result',
+		sub { $_[0]->send_bytes(simple(q{SELECT repeat('x', 1000), generate_series(1, 100000000)})); $server->wait_until(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'}, 1) or die }, 0 ],
+	[ 'receiving COPY data', sub { $_[0]->send_bytes(simple('COPY item FROM STDIN')
+		. RawClient::copy_data("1\n")); $_[0]->read_until('G') }, 1 ])
 {
 	my ($name, $prepare, $is_told) = @$case;
 	my $client = $server->pool_raw;
@@ -96,7 +99,8 @@ like(answer($client->read_until_ready), qr/\Q$canceled\E I$/, 'and cancels its q
 # sluice.disconnect_client.
 my $keeper = $server->pool_sql('SELECT pg_backend_pid()');
 foreach my $case (
-	[ 'running a query', sub { $_[0]->send_bytes(simple('INSERT INTO item VALUES (1); SELECT pg_sleep(600)')); sleeping() } ],
+	[ 'running a query',
+		sub { $_[0]->send_bytes(simple('INSERT INTO item VALUES (1); SELECT pg_sleep(600)')); sleeping() } ],
 	[ 'idle in transaction', sub { $_[0]->sql('BEGIN; INSERT INTO item VALUES (1)') } ],
 	[ 'idle', sub { } ],
 	[ 'idle, and its backend serves another', sub { $client->sql('SELECT 1') } ])
@@ -139,7 +143,9 @@ is($seen, '5MB', 'and so has the pooled backend');
 # The end of the server.
 $client->sql('BEGIN');
 $server->node->stop('fast');
-like(answer($client->read_until('')), qr/^ErrorResponse C=57P01; M=terminating connection due to administrator command; S=FATAL/, 'a shutdown of the server is told to a client in a transaction');
+like(answer($client->read_until('')),
+	qr/^ErrorResponse C=57P01; M=terminating connection due to administrator command; S=FATAL/,
+	'a shutdown of the server is told to a client in a transaction');
 ok($bystander->at_end_of_stream, 'and ends an idle one');
 
 done_testing();

@@ -10,7 +10,8 @@ use RawClient;
 use SluiceTest;
 use Test::More;
 
-my $server = SluiceTest->new('main', conf => "sluice.pool_mode = 'session'\nsluice.max_pool_size = 1\nsluice.min_pool_size = 1\n");
+my $server = SluiceTest->new('main',
+	conf => "sluice.pool_mode = 'session'\nsluice.max_pool_size = 1\nsluice.min_pool_size = 1\n");
 $server->sql('CREATE ROLE visitor');
 $server->sql('CREATE SEQUENCE counter');
 
@@ -23,18 +24,27 @@ my $listener = $server->raw;
 # Each thing a session may keep: how it is made, how it is seen within the session, and what another session sees.
 my @states = (
 	[ 'SET', "SET work_mem = '7MB'", 'SHOW work_mem', '7MB', '4MB' ],
-	[ 'set_config', "SELECT set_config('app.tenant', 'blue', false)", "SELECT coalesce(nullif(current_setting('app.tenant', true), ''), 'none')", 'blue', 'none' ],
-	[ 'SET ROLE', 'SET ROLE visitor', "SELECT CASE current_user WHEN 'visitor' THEN 'visitor' ELSE 'self' END", 'visitor', 'self' ],
-	[ 'SET SESSION AUTHORIZATION', 'RESET ROLE; SET SESSION AUTHORIZATION visitor', "SELECT CASE session_user WHEN 'visitor' THEN 'visitor' ELSE 'self' END", 'visitor', 'self' ],
-	[ 'back to oneself', 'RESET SESSION AUTHORIZATION', "SELECT CASE session_user WHEN 'visitor' THEN 'visitor' ELSE 'self' END", 'self', 'self' ],
-	[ 'temporary table', 'CREATE TEMP TABLE own AS SELECT 5 AS five', "SELECT to_regclass('own') IS NOT NULL", 't', 'f' ],
-	[ 'temporary function', 'CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS $$SELECT 6$$', "SELECT count(*) FROM pg_proc WHERE proname = 'f' AND pronamespace = pg_my_temp_schema()", '1', '0' ],
-	[ 'advisory lock', 'SELECT pg_advisory_lock(77)', "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()", '1', '0' ],
+	[ 'set_config', "SELECT set_config('app.tenant', 'blue', false)",
+		"SELECT coalesce(nullif(current_setting('app.tenant', true), ''), 'none')", 'blue', 'none' ],
+	[ 'SET ROLE', 'SET ROLE visitor', "SELECT CASE current_user WHEN 'visitor' THEN 'visitor' ELSE 'self' END",
+		'visitor', 'self' ],
+	[ 'SET SESSION AUTHORIZATION', 'RESET ROLE; SET SESSION AUTHORIZATION visitor',
+		"SELECT CASE session_user WHEN 'visitor' THEN 'visitor' ELSE 'self' END", 'visitor', 'self' ],
+	[ 'back to oneself', 'RESET SESSION AUTHORIZATION',
+		"SELECT CASE session_user WHEN 'visitor' THEN 'visitor' ELSE 'self' END", 'self', 'self' ],
+	[ 'temporary table', 'CREATE TEMP TABLE own AS SELECT 5 AS five', "SELECT to_regclass('own') IS NOT NULL", 't',
+		'f' ],
+	[ 'temporary function', 'CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS $$SELECT 6$$',
+		"SELECT count(*) FROM pg_proc WHERE proname = 'f' AND pronamespace = pg_my_temp_schema()", '1', '0' ],
+	[ 'advisory lock', 'SELECT pg_advisory_lock(77)',
+		"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()", '1', '0' ],
 	[ 'SQL PREPARE', 'PREPARE sql AS SELECT 8', 'SELECT count(*) FROM pg_prepared_statements', '1', '0' ],
-	[ 'WITH HOLD cursor', 'DECLARE hold CURSOR WITH HOLD FOR SELECT generate_series(1, 3)', 'SELECT count(*) FROM pg_cursors', '1', '0' ],
+	[ 'WITH HOLD cursor', 'DECLARE hold CURSOR WITH HOLD FOR SELECT generate_series(1, 3)',
+		'SELECT count(*) FROM pg_cursors', '1', '0' ],
 	[ 'LISTEN', 'LISTEN news', 'SELECT count(*) FROM pg_listening_channels()', '1', '0' ],
 	[ 'currval', "SELECT nextval('counter')", "SELECT count(lastval())", '1', 'error 55000' ],
-	[ 'LOAD', "LOAD 'auto_explain'", "SELECT count(*) FROM pg_settings WHERE name = 'auto_explain.log_level'", '1', '0' ]);
+	[ 'LOAD', "LOAD 'auto_explain'", "SELECT count(*) FROM pg_settings WHERE name = 'auto_explain.log_level'", '1',
+		'0' ]);
 
 sub seen
 {
@@ -62,11 +72,13 @@ is($client->sql('SHOW work_mem'), '7MB', 'the setting is still there');
 $listener->sql("NOTIFY news, 'from outside'");
 my $message = $client->read_message;
 is(RawClient::describe($message), 'NotificationResponse news=from outside', 'a notification reaches an idle client');
-like(join(', ', map { RawClient::describe($_) } $client->exchange(simple("NOTIFY news, 'own'"))), qr/CommandComplete NOTIFY, NotificationResponse news=own, ReadyForQuery I/, 'its own comes before ReadyForQuery');
+like(join(', ', map { RawClient::describe($_) } $client->exchange(simple("NOTIFY news, 'own'"))),
+	qr/CommandComplete NOTIFY, NotificationResponse news=own, ReadyForQuery I/, 'its own comes before ReadyForQuery');
 $client->sql('BEGIN');
 $listener->sql("NOTIFY news, 'later'");
 ok(!defined $client->poll_message(0.2), 'none within a transaction');
-like(join(', ', map { RawClient::describe($_) } $client->exchange(simple('COMMIT'))), qr/NotificationResponse news=later/, 'but at its end');
+like(join(', ', map { RawClient::describe($_) } $client->exchange(simple('COMMIT'))),
+	qr/NotificationResponse news=later/, 'but at its end');
 
 # The next client has to wait, and then finds nothing of it.
 my $next = RawClient->open(host => $server->host, port => $server->pool_port);
@@ -95,11 +107,13 @@ foreach my $round (1 .. 3)
 	$short->drop;
 }
 my $other = $server->pool_raw;
-is($other->sql("SELECT count(*) FROM pg_class WHERE relname = 'own'"), '0', 'temporary tables are dropped, not only out of sight');
+is($other->sql("SELECT count(*) FROM pg_class WHERE relname = 'own'"), '0',
+	'temporary tables are dropped, not only out of sight');
 
 # Statements of the protocol belong to the session as well.
 $other->exchange(RawClient::parse('s', 'SELECT 1') . RawClient::sync());
-is($other->sql('SELECT count(*) FROM pg_prepared_statements'), '1', 'a statement of the protocol is seen in pg_prepared_statements');
+is($other->sql('SELECT count(*) FROM pg_prepared_statements'), '1',
+	'a statement of the protocol is seen in pg_prepared_statements');
 $other->close;
 $other = $server->pool_raw;
 is($other->sql('SELECT count(*) FROM pg_prepared_statements'), '0', 'and not by the next client');

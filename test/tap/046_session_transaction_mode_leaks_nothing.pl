@@ -29,11 +29,13 @@ my @leaks = (
 	[ 'SET', "SET work_mem = '7MB'", 'SHOW work_mem' ],
 	[ 'SET of search_path', 'SET search_path = aside', 'SHOW search_path' ],
 	[ 'set_config', "SELECT set_config('work_mem', '8MB', false)", 'SHOW work_mem' ],
-	[ 'a setting made up', "SET app.tenant = 'blue'", "SELECT coalesce(nullif(current_setting('app.tenant', true), ''), 'none')" ],
+	[ 'a setting made up', "SET app.tenant = 'blue'",
+		"SELECT coalesce(nullif(current_setting('app.tenant', true), ''), 'none')" ],
 	[ 'SET in a committed transaction', "BEGIN; SET work_mem = '9MB'; COMMIT", 'SHOW work_mem' ],
 	[ 'SET within a function', q{DO $$BEGIN SET work_mem = '6MB'; END$$}, 'SHOW work_mem' ],
 	[ 'update of pg_settings', q{UPDATE pg_settings SET setting = '5000' WHERE name = 'work_mem'}, 'SHOW work_mem' ],
-	[ 'SET SESSION CHARACTERISTICS', 'SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY', 'SHOW transaction_read_only' ],
+	[ 'SET SESSION CHARACTERISTICS', 'SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY',
+		'SHOW transaction_read_only' ],
 	[ 'SET TIME ZONE', q{SET TIME ZONE INTERVAL '3' HOUR TO MINUTE}, 'SHOW timezone' ],
 	[ 'SET NAMES', q{SET NAMES 'LATIN1'}, 'SHOW client_encoding' ],
 	[ 'SET ROLE', 'SET ROLE visitor', 'SELECT current_user' ],
@@ -44,19 +46,30 @@ my @leaks = (
 	[ 'random seed', 'SELECT setseed(0.25)', 'SELECT random() IN (SELECT 0.7) OR true' ],
 	[ 'temporary table', 'CREATE TEMP TABLE own (id int)', "SELECT to_regclass('own')" ],
 	[ 'temporary table that hides another', 'CREATE TEMP TABLE item (id int)', 'SELECT count(*) FROM item' ],
-	[ 'temporary table, in a transaction', 'BEGIN; CREATE TEMP TABLE own (id int); INSERT INTO own VALUES (1); COMMIT', "SELECT count(*) FROM pg_class WHERE relname = 'own'" ],
-	[ 'temporary view and sequence', 'CREATE TEMP VIEW v AS SELECT 1; CREATE TEMP SEQUENCE s', "SELECT count(*) FROM pg_class WHERE relname IN ('v', 's')" ],
-	[ 'temporary type and function', 'CREATE TYPE pg_temp.t AS (a int); CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS $$SELECT 1$$', "SELECT count(*) FROM pg_proc WHERE proname = 'f'" ],
+	[ 'temporary table, in a transaction',
+		'BEGIN; CREATE TEMP TABLE own (id int); INSERT INTO own VALUES (1); COMMIT',
+		"SELECT count(*) FROM pg_class WHERE relname = 'own'" ],
+	[ 'temporary view and sequence', 'CREATE TEMP VIEW v AS SELECT 1; CREATE TEMP SEQUENCE s',
+		"SELECT count(*) FROM pg_class WHERE relname IN ('v', 's')" ],
+	[ 'temporary type and function',
+		'CREATE TYPE pg_temp.t AS (a int); CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS $$SELECT 1$$',
+		"SELECT count(*) FROM pg_proc WHERE proname = 'f'" ],
 	[ 'temporary table by SELECT INTO', 'SELECT 1 AS id INTO TEMP own', "SELECT to_regclass('own')" ],
-	[ 'temporary table made in a function', q{DO $$BEGIN CREATE TEMP TABLE own (id int); END$$}, "SELECT to_regclass('own')" ],
+	[ 'temporary table made in a function', q{DO $$BEGIN CREATE TEMP TABLE own (id int); END$$},
+		"SELECT to_regclass('own')" ],
 	[ 'advisory lock', 'SELECT pg_advisory_lock(1)', "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'" ],
-	[ 'shared advisory locks, twice', 'SELECT pg_advisory_lock_shared(1, 2), pg_advisory_lock_shared(1, 2)', "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'" ],
-	[ 'advisory lock of an aborted transaction', 'BEGIN; SELECT pg_advisory_lock(3); SELECT 1/0; ROLLBACK', "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'" ],
+	[ 'shared advisory locks, twice', 'SELECT pg_advisory_lock_shared(1, 2), pg_advisory_lock_shared(1, 2)',
+		"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'" ],
+	[ 'advisory lock of an aborted transaction', 'BEGIN; SELECT pg_advisory_lock(3); SELECT 1/0; ROLLBACK',
+		"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'" ],
 	[ 'LISTEN', 'LISTEN news', 'SELECT count(*) FROM pg_listening_channels()' ],
 	[ 'WITH HOLD cursor', 'DECLARE hold CURSOR WITH HOLD FOR SELECT 1', 'SELECT count(*) FROM pg_cursors' ],
-	[ 'WITH HOLD cursor of a transaction', 'BEGIN; DECLARE hold CURSOR WITH HOLD FOR SELECT * FROM item; FETCH hold; COMMIT', 'SELECT count(*) FROM pg_cursors' ],
+	[ 'WITH HOLD cursor of a transaction',
+		'BEGIN; DECLARE hold CURSOR WITH HOLD FOR SELECT * FROM item; FETCH hold; COMMIT',
+		'SELECT count(*) FROM pg_cursors' ],
 	[ 'SQL PREPARE', 'PREPARE sql AS SELECT 8', 'SELECT count(*) FROM pg_prepared_statements' ],
-	[ 'SQL PREPARE in a function', q{DO $$BEGIN EXECUTE 'PREPARE sql AS SELECT 8'; END$$}, 'SELECT count(*) FROM pg_prepared_statements' ],
+	[ 'SQL PREPARE in a function', q{DO $$BEGIN EXECUTE 'PREPARE sql AS SELECT 8'; END$$},
+		'SELECT count(*) FROM pg_prepared_statements' ],
 	[ 'lastval', "SELECT nextval('counter')", 'SELECT lastval()' ],
 	[ 'currval', "SELECT nextval('counter')", "SELECT currval('counter')" ],
 	[ 'SET CONSTRAINTS', 'SET CONSTRAINTS ALL DEFERRED', 'SELECT 1' ]);
@@ -110,10 +123,12 @@ is($work->sql("SELECT nextval('counter') = currval('counter')"), 't', 'and currv
 $work->sql('SET ROLE visitor');
 is($work->sql('SELECT current_user'), 'visitor', 'and SET ROLE');
 $work->sql('COMMIT');
-is($other->sql('SELECT current_user || current_setting($$work_mem$$)'), scalar(getpwuid($>)) . '4MB', 'and then they are gone');
+is($other->sql('SELECT current_user || current_setting($$work_mem$$)'), scalar(getpwuid($>)) . '4MB',
+	'and then they are gone');
 
 # Start-up settings are a client's own, whoever was there before.
-my $tuned = $server->pool_raw(parameters => { options => '-c work_mem=11MB -c app.tenant=green', search_path => 'aside' });
+my $tuned = $server->pool_raw(parameters => { options => '-c work_mem=11MB -c app.tenant=green',
+	search_path => 'aside' });
 foreach (1 .. 3)
 {
 	is($tuned->sql(q{SELECT current_setting('work_mem') || current_setting('app.tenant') || current_setting('search_path')}), '11MBgreenaside', 'start-up settings are there');

@@ -72,7 +72,8 @@ ok(reload_with('sluice.debug_backend_start_delay', 1000), 'starts take a moment'
 	my @clients = map { $server->pool_raw(user => 'app') } 1 .. 3;
 	ok(until_pool($server, 'total >= 1', user => 'app'), 'a pool has a backend');
 	$server->sql('SELECT sluice.retire_backends()');
-	is($clients[0]->sql('SELECT 1'), '1', 'a fresh one');
+	ok(until_pool($server, 'total = 0', user => 'app'), 'which leaves');
+	is($clients[0]->sql('SELECT 1'), '1', 'there is a fresh one');
 	$server->sql('ALTER ROLE app NOLOGIN');
 	my $failures = pool($server, 'start_failures', user => 'app');
 	$clients[0]->sql('BEGIN');
