@@ -107,13 +107,6 @@ bool register_client(int descriptor, ClientRef *client) {
   ClientSlot &slot = state.clients[index];
   const std::uint32_t generation = ClientWord::unpack(slot.word.load()).generation;
   *client = ClientRef{index, generation};
-  epoll_event event{};
-  event.events = EPOLLIN | EPOLLRDHUP;
-  event.data.u64 = client->pack();
-  if (epoll_ctl(dispatcher_epoll, EPOLL_CTL_ADD, fixed, &event) != 0) {
-    close(fixed);
-    return false;
-  }
   close(descriptor);
   free_count--;
   if (index >= high_water) high_water = index + 1;
@@ -138,12 +131,16 @@ bool register_client(int descriptor, ClientRef *client) {
   return true;
 }
 
-void watch_for_hangup(ClientRef client) {
+static bool watch(ClientRef client, std::uint32_t events, bool anew) {
   epoll_event event{};
-  event.events = EPOLLRDHUP | EPOLLET;
+  event.events = events;
   event.data.u64 = client.pack();
-  epoll_ctl(dispatcher_epoll, EPOLL_CTL_MOD, client_descriptor(client.slot), &event);
+  return epoll_ctl(dispatcher_epoll, anew ? EPOLL_CTL_ADD : EPOLL_CTL_MOD, client_descriptor(client.slot), &event) == 0;
 }
+
+bool watch_for_input(ClientRef client) { return watch(client, EPOLLIN | EPOLLRDHUP, true); }
+
+void watch_for_hangup(ClientRef client, bool anew) { watch(client, EPOLLRDHUP | EPOLLET, anew); }
 
 bool change_client_state(ClientRef client, ClientState from, ClientState to) {
   ClientSlot &slot = shared().clients[client.slot];

@@ -30,15 +30,19 @@ std::uint32_t client_capacity();
 std::uint32_t client_high_water();
 
 // Puts an accepted socket into a free slot (state authenticating), at its fixed
-// descriptor number, watched for input.  The descriptor passed in is closed.
+// descriptor number.  The descriptor passed in is closed.
 // Returns false, with the descriptor still open, when there is no free slot.
 bool register_client(int descriptor, ClientRef *client);
 
 // The client's socket in this process.
 int client_descriptor(std::uint32_t slot);
 
+// Watches a client that logs in.
+bool watch_for_input(ClientRef client);
+
 // From now on only the end of the client's stream is reported (EPOLLRDHUP).
-void watch_for_hangup(ClientRef client);
+// `anew`: it has not been watched so far.
+void watch_for_hangup(ClientRef client, bool anew);
 
 // Forgets a client in state authenticating or closing: takes its socket out of
 // all sets, shuts it down, frees what it left behind and its slot.

@@ -47,6 +47,7 @@ PGDLLEXPORT void sluice_dispatcher_main(Datum arg);
 #include "pg/auth/authentication.hpp"
 #include "pg/error_response.hpp"
 #include "pg/pool/control_channel.hpp"
+#include "pg/pool/descriptor_pull.hpp"
 #include "pg/pool/pool_keeper.hpp"
 #include "pg/pool/succession.hpp"
 #include "pg/settings.hpp"
@@ -113,6 +114,7 @@ static void start_up() {
   BackgroundWorkerUnblockSignals();
   BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
   install_severity_hook();
+  permit_descriptor_pull();
   shared().header->dispatcher_epoch.fetch_add(1);
   before_shmem_exit(leave, 0);
   end_earlier_backends();

@@ -56,6 +56,7 @@ struct Login {
   ClientRef client;
   MemoryContext context;  // holds this struct and all it points to
   LoginStage stage;
+  bool watched;  // in the dispatcher's epoll set
   std::int64_t deadline_us;
   bool ssl_asked, gss_asked;
   Port port;
@@ -291,8 +292,9 @@ static void enter_pool(Login *login) {
 
   shared().clients[client.slot].pool.store(pool);
   shared().header->unauthenticated.fetch_sub(1);
+  const bool watched = login->watched;
   end_login(login);
-  watch_for_hangup(client);
+  watch_for_hangup(client, !watched);
   pool_receives_client(pool, client);
 }
 
@@ -579,8 +581,12 @@ void begin_login(int descriptor, const SockAddr &peer) {
                       : errmsg("connection received: host=%s", login->port.remote_host)));
   MyProcPort = nullptr;
   MemoryContextSwitchTo(TopMemoryContext);
-  // Clients send their start-up packet at once: it often is there already.
+  // Clients send their start-up packet at once: it often is there already, and with
+  // a method that asks no questions the client need not be watched at all.
   continue_login(client);
+  if (logins[client.slot] != login || login->client.generation != client.generation) return;
+  login->watched = watch_for_input(client);
+  if (!login->watched) abandon_login(login);
 }
 
 std::int64_t expire_logins(std::int64_t now_us) {

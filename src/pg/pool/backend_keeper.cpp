@@ -237,6 +237,7 @@ static bool greet_backend(int channel, const ControlMessage &hello) {
   const std::uint32_t pool_index = backend.pool.load();
   close_control_channel(hello.backend);
   backend_books[hello.backend].channel = channel;
+  backend_books[hello.backend].pulls_descriptors = hello.generation != 0;
   epoll_event event{};
   event.events = EPOLLIN | EPOLLRDHUP;
   event.data.u64 = ClientRef{kControlTag, hello.backend}.pack();

@@ -26,7 +26,7 @@ struct ControlMessage {
   ControlKind kind;
   std::uint32_t backend;
   std::uint32_t slot;        // client slot, or the backend's generation in hello
-  std::uint32_t generation;  // of the client
+  std::uint32_t generation;  // of the client; in hello 1 if the backend takes descriptors itself
 };
 
 // The dispatcher's end.  Returns the listening descriptor, or -1 with errno.

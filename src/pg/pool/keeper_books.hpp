@@ -27,6 +27,7 @@ struct PoolBook {
 struct BackendBook {
   BackgroundWorkerHandle *handle;
   int channel;   // control channel, -1 = none yet
+  bool pulls_descriptors;  // need not be sent any
   bool greeted;  // has said hello: no longer counted in PoolSlot::starting
 };
 

@@ -59,6 +59,7 @@ extern "C" {
 #include "core/pool/hand_over.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/pool/control_channel.hpp"
+#include "pg/pool/descriptor_pull.hpp"
 #include "pg/pool/wake_up.hpp"
 #include "pg/session/interrupts.hpp"
 #include "pg/session/session.hpp"
@@ -139,7 +140,8 @@ void join_pool() {
   control = connect_to_control_channel();
   if (control < 0 || !control_peer_is_ours(control))
     ereport(FATAL, (errcode_for_socket_access(), errmsg("could not connect to the dispatcher of pg_sluice: %m")));
-  const ControlMessage hello{ControlKind::hello, session.index, session.backend->generation.load(), 0};
+  const bool pulls = open_descriptor_pull(shared().header->dispatcher_pid.load());
+  const ControlMessage hello{ControlKind::hello, session.index, session.backend->generation.load(), pulls ? 1u : 0u};
   if (!send_control_message(control, hello, -1))
     ereport(FATAL, (errcode_for_socket_access(), errmsg("could not speak to the dispatcher of pg_sluice: %m")));
   for (int attempt = 0; pool_epoll < 0 && attempt < kWelcomeAttempts; attempt++) {
@@ -167,10 +169,13 @@ void flush_due_statistics() {
 
 static bool has_copy(ClientRef client) { return known_generations[client.slot] == client.generation + 1; }
 
-// Makes sure a copy of the client's socket is here; asks for it at first meeting.
+// Makes sure a copy of the client's socket is here.  The client is leased, so the
+// dispatcher keeps its own until we are done.
 static bool obtain_copy(ClientRef client) {
   ControlMessage message;
 
+  if (!has_copy(client) && can_pull_descriptors() && pull_descriptor(client_descriptor(client.slot)))
+    known_generations[client.slot] = client.generation + 1;
   while (!has_copy(client) && take_control_message(&message)) {
   }
   for (int attempt = 0; !has_copy(client) && attempt < kWelcomeAttempts; attempt++) {

@@ -241,7 +241,7 @@ static bool assign_client(std::uint32_t pool_index, ClientRef client) {
   auto waiting = static_cast<std::uint32_t>(BackendState::waiting);
 
   backend.assigned_client.store(client.pack());
-  send_client(index, client);
+  if (!backend_books[index].pulls_descriptors) send_client(index, client);
   // Leased before the backend can know: nobody else may touch the client.
   shared().clients[client.slot].word.store(ClientWord{client.generation, index, ClientState::leased}.pack());
   if (!backend.state.compare_exchange_strong(waiting, static_cast<std::uint32_t>(BackendState::assigned))) {
