@@ -182,6 +182,7 @@ inline int verify_md5_response(const char *role, const char *secret, const char 
 extern "C" {
 #include "common/string.h"
 #include "nodes/nodes.h"
+#include "replication/slot.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
 #include "tcop/pquery.h"
@@ -192,6 +193,15 @@ extern "C" {
 }
 
 namespace sluice::pg {
+
+// Drops the temporary replication slots of this process.
+inline void drop_temporary_slots() {
+#if PG_VERSION_NUM >= 170000
+  ReplicationSlotCleanup(false);
+#else
+  ReplicationSlotCleanup();
+#endif
+}
 
 // Replaces what is not printable ASCII, in place.
 inline void clean_ascii(char *text) {

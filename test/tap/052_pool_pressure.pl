@@ -112,10 +112,14 @@ $server->sql("CREATE ROLE $_ LOGIN") foreach qw(app guest);
 	is(pool($server, 'acquire_timeouts') - $timeouts, 1, 'and sluice.pools counts it');
 	is(pool($server, "clients || ' ' || waiting"), '2 0', 'the client is gone');
 
-	# A new client waits before it has been greeted.
-	my $late = begin_connect($server);
+	# A new client whose settings a backend has to judge waits before it has been greeted.
+	my $late = begin_connect($server, parameters => { work_mem => '5MB' });
 	$late->authenticate;
-	is(($late->error || {})->{C}, '53300', 'a client that cannot even be greeted gets the same error');
+	is(($late->error || {})->{C}, '53300', 'a client that has to be greeted by a backend gets the same error');
+	my $plain = begin_connect($server);
+	$plain->authenticate;
+	is($plain->error, undef, 'one that brings no settings is greeted without');
+	$plain->close;
 
 	$gate->open;
 	is(answer($worker), '1', 'the others are not concerned');

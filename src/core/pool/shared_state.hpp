@@ -103,6 +103,9 @@ constexpr std::uint32_t kClientVanished = 1u << 1;  // the peer has closed its e
 constexpr std::uint32_t kClientHeld = 1u << 2;      // keeps its backend between transactions (session mode)
 constexpr std::uint32_t kClientToLeave = 1u << 3;   // is to be disconnected (disconnect_client)
 constexpr std::uint32_t kClientInSet = 1u << 4;     // has been added to the pool's epoll set
+constexpr std::uint32_t kClientHungUp = 1u << 6;     // its hang-up was reported, and something is left to be read
+constexpr std::uint32_t kClientUnqueued = 1u << 7;   // ready, but the wait queue was full
+constexpr std::uint32_t kClientUncounted = 1u << 5;  // greeted by the dispatcher; pg_stat_database has not counted it
 
 struct alignas(kCacheLine) ClientSlot {
   std::atomic<std::uint64_t> word;               // ClientWord
@@ -129,6 +132,14 @@ static_assert(std::is_standard_layout_v<ClientSlot> && std::is_trivially_destruc
 
 enum class PoolMode : std::int32_t { transaction = 0, session = 1 };
 
+// What a new client of the pool is told; see pg/pool/quick_greeting.cpp.
+struct PoolGreeting {
+  std::atomic<std::uint32_t> version;  // odd while it is written
+  std::atomic<std::uint32_t> length;   // 0 = not published
+  char application_name[kNameLength];  // of clients that bring none
+  char text[1024];                     // ParameterStatus messages
+};
+
 enum class PoolState : std::uint32_t { free = 0, open };
 
 // bits of PoolSlot::own_settings: not the server's, but of the role or the database
@@ -144,6 +155,7 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::uint32_t> generation;  // grows each time the slot is given to a new (database, role)
   std::uint32_t database_oid;
   std::uint32_t role_oid;
+  std::atomic<std::uint32_t> superuser;   // is the role one? as of the latest login
   char database[kNameLength];
   char role[kNameLength];
   std::int64_t created_at;  // TimestampTz
@@ -190,6 +202,7 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::int64_t> statistics_since_at;  // TimestampTz
   Histogram wait_us;                              // ready until leased
 
+  PoolGreeting greeting;
   WaitQueueStorage wait_queue;
 };
 static_assert(std::is_standard_layout_v<PoolSlot> && std::is_trivially_destructible_v<PoolSlot>);

@@ -37,7 +37,11 @@ static std::uint64_t find_lease(std::uint32_t slot, std::uint32_t *backend) {
 
   if (word.state != ClientState::leased || word.backend >= state.header->max_backends) return 0;
   const std::uint64_t lease = state.backends[word.backend].lease.load();
-  if (state.clients[slot].word.load() != packed) return 0;
+  // An assigned backend may not have opened this client's lease yet.
+  if (state.backends[word.backend].client.load() != slot ||
+      state.backends[word.backend].client_generation.load() != word.generation ||
+      state.clients[slot].word.load() != packed)
+    return 0;
   *backend = word.backend;
   return lease;
 }

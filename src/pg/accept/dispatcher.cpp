@@ -88,7 +88,15 @@ static Dispatcher dispatcher;
 
 extern "C" {
 
-static void ignore_signal(SIGNAL_ARGS) { (void)postgres_signal_arg; }
+static void end_wait(SIGNAL_ARGS) { (void)postgres_signal_arg; }
+
+// Somebody wants us to look around.  The latch remembers it until we do.
+static void look_around(SIGNAL_ARGS) {
+  const int saved_errno = errno;
+  (void)postgres_signal_arg;
+  SetLatch(MyLatch);
+  errno = saved_errno;
+}
 
 static void leave(int, Datum) {
   shared().header->dispatcher_pid.store(0);
@@ -109,8 +117,8 @@ static void watch_descriptor(int descriptor, std::uint32_t tag, std::uint32_t nu
 static void start_up() {
   pqsignal(SIGHUP, SignalHandlerForConfigReload);
   pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
-  pqsignal(SIGUSR2, ignore_signal);
-  pqsignal(SIGURG, ignore_signal);
+  pqsignal(SIGUSR2, look_around);
+  pqsignal(SIGURG, end_wait);
   BackgroundWorkerUnblockSignals();
   BackgroundWorkerInitializeConnection(nullptr, nullptr, 0);
   install_severity_hook();
@@ -139,6 +147,22 @@ static void start_up() {
   shared().header->dispatcher_pid.store(MyProcPid);
 }
 
+// Without descriptors a listener would be ready all the time.
+static void watch_listeners(bool on) {
+  for (int i = 0; i < dispatcher.listeners.count; i++) {
+    epoll_event event{};
+    event.events = on ? static_cast<std::uint32_t>(EPOLLIN) : 0u;
+    event.data.u64 = ClientRef{kListenerTag, static_cast<std::uint32_t>(i)}.pack();
+    epoll_ctl(dispatcher.epoll, EPOLL_CTL_MOD, dispatcher.listeners.descriptors[i], &event);
+  }
+}
+
+static void resume_accepting(std::int64_t now_us) {
+  if (dispatcher.accept_paused_until_us == 0 || now_us < dispatcher.accept_paused_until_us) return;
+  dispatcher.accept_paused_until_us = 0;
+  watch_listeners(true);
+}
+
 // Accepts at most a batch, so that a flood of new clients does not keep the
 // others waiting.
 constexpr int kAcceptBatch = 32;
@@ -160,6 +184,7 @@ static void accept_clients(int listener) {
     if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
       ereport(LOG, (errcode_for_socket_access(), errmsg("could not accept a pooled client: %m")));
       dispatcher.accept_paused_until_us = monotonic_us() + kAcceptPauseUs;
+      watch_listeners(false);
     }
     return;
   }
@@ -204,14 +229,19 @@ static void client_hung_up(ClientRef client) {
         forget_client(client);
         return;
       case ClientState::leased:
-        slot.flags.fetch_or(kClientVanished);
+        slot.flags.fetch_or(kClientVanished | kClientHungUp);
+        // If it has been given back meanwhile, its backend has not seen the flag.
+        if (slot.word.load() != word.pack()) continue;
         report_vanished(client.slot);
         return;
       case ClientState::idle:
       case ClientState::ready:
         if (end_if_gone(client)) return;
+        // A backend has to read the rest, and the end: it will not be reported again.
+        slot.flags.fetch_or(kClientHungUp);
         if (slot.word.load() != word.pack()) continue;
-        return;  // a backend will read the rest, and the end
+        if (word.state == ClientState::idle) pool_resumes_client(client);
+        return;
     }
   }
 }
@@ -296,6 +326,7 @@ extern "C" void sluice_dispatcher_main(Datum) {
     MemoryContextSwitchTo(TopMemoryContext);
     handle_interrupts();
     keep_pools(monotonic_us());
+    resume_accepting(monotonic_us());
     const int timeout_ms = choose_timeout_ms();
 
     PG_SETMASK(&BlockSig);

@@ -15,6 +15,7 @@ extern "C" {
 #include <grp.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -48,6 +49,11 @@ static void listen_on_address(Listeners *listeners, const addrinfo *address, con
     return;
   }
   setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+  // Inherited by what is accepted here.
+  setsockopt(descriptor, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+  setsockopt(descriptor, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
+  // Clients speak first: a connection that has not said anything yet is no news.
+  setsockopt(descriptor, IPPROTO_TCP, TCP_DEFER_ACCEPT, &one, sizeof(one));
   if (address->ai_family == AF_INET6) setsockopt(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
   if (::bind(descriptor, address->ai_addr, address->ai_addrlen) != 0 || listen(descriptor, listen_backlog()) != 0) {
     const int saved_errno = errno;

@@ -28,8 +28,6 @@ extern "C" {
 #include "utils/timestamp.h"
 }
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -37,12 +35,14 @@ extern "C" {
 #include "core/accept/startup_packet.hpp"
 #include "core/session/message.hpp"
 #include "pg/accept/cancel.hpp"
+#include "pg/accept/client_port.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/auth/authentication.hpp"
 #include "pg/auth/authorization.hpp"
 #include "pg/error_response.hpp"
 #include "pg/pool/pool_keeper.hpp"
+#include "pg/pool/quick_greeting.hpp"
 #include "pg/session/client_store.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
@@ -252,6 +252,20 @@ static void log_authorized(const Login *login) {
                     : errmsg("connection authorized: user=%s database=%s", port.user_name, port.database_name)));
 }
 
+// Random numbers are drawn for many clients at once.
+static std::uint32_t draw_cancel_key() {
+  static std::uint32_t keys[64];
+  static std::size_t left = 0;
+  if (left == 0) {
+    if (!pg_strong_random(keys, sizeof(keys)))
+      ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random cancel key")));
+    left = lengthof(keys);
+  }
+  const std::uint32_t key = keys[--left];
+  keys[left] = 0;
+  return key;
+}
+
 // Everything that can be refused.  Runs in a transaction, in the login's context;
 // fills the slot and returns the pool.
 static std::uint32_t admit(Login *login) {
@@ -270,10 +284,7 @@ static std::uint32_t admit(Login *login) {
   if (login->port.application_name != nullptr)
     strlcpy(slot.application_name, login->port.application_name, kNameLength);
 
-  std::uint32_t key;
-  if (!pg_strong_random(&key, sizeof(key)))
-    ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random cancel key")));
-  slot.cancel_key.store(key);
+  slot.cancel_key.store(draw_cancel_key());
   slot.cancel_pid.store(client_cancel_number(login->client));
 
   const std::uint32_t pool =
@@ -283,10 +294,11 @@ static std::uint32_t admit(Login *login) {
                     errmsg("too many pools: database \"%s\" and role \"%s\" would need another one",
                            target.database_name, target.role_name),
                     errhint("You may need to increase \"%s\".", "sluice.max_pools")));
+  pool_learns_superuser(pool, target.superuser);
   return pool;
 }
 
-static void enter_pool(Login *login) {
+static void enter_pool(Login *login, bool greeted) {
   const ClientRef client = login->client;
   const std::uint32_t pool = login->pool;
 
@@ -295,7 +307,10 @@ static void enter_pool(Login *login) {
   const bool watched = login->watched;
   end_login(login);
   watch_for_hangup(client, !watched);
-  pool_receives_client(pool, client);
+  if (greeted)
+    pool_parks_client(pool, client);
+  else
+    pool_receives_client(pool, client);
 }
 
 // ------------------------------------------------------------------ steps
@@ -365,12 +380,14 @@ static void step(Login *login, int type, StringInfo message) {
   }
   PG_END_TRY();
 
+  const bool greeted =
+      error == nullptr && admitted && append_greeting(login->pool, login->client, &login->output);
   if (error != nullptr) {
     refuse_login(login, error);
-  } else if (!flush_output(login, admitted)) {
+  } else if (!flush_output(login, admitted && !greeted)) {
     abandon_login(login);
   } else if (admitted) {
-    enter_pool(login);
+    enter_pool(login, greeted);
   } else {
     // The start-up packet is still pointed into: the next message gets a buffer of its own.
     if (login->stage == LoginStage::startup) initStringInfo(&login->input);
@@ -491,54 +508,6 @@ void continue_login(ClientRef client) {
 }
 
 // ------------------------------------------------------------------ entering the login
-
-static void remember_address(ClientAddress *target, const SockAddr &address) {
-  memset(target, 0, sizeof(*target));
-  if (address.addr.ss_family == AF_INET) {
-    const auto *in = reinterpret_cast<const sockaddr_in *>(&address.addr);
-    target->family = 4;
-    target->port = pg_ntoh16(in->sin_port);
-    memcpy(target->bytes, &in->sin_addr, 4);
-  } else if (address.addr.ss_family == AF_INET6) {
-    const auto *in6 = reinterpret_cast<const sockaddr_in6 *>(&address.addr);
-    target->family = 6;
-    target->port = pg_ntoh16(in6->sin6_port);
-    memcpy(target->bytes, &in6->sin6_addr, 16);
-  } else {
-    target->family = 1;
-  }
-}
-
-static void prepare_socket(Port *port) {
-  const int on = 1;
-
-  port->laddr.salen = sizeof(port->laddr.addr);
-  getsockname(port->sock, reinterpret_cast<sockaddr *>(&port->laddr.addr), &port->laddr.salen);
-  setsockopt(port->sock, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-  setsockopt(port->sock, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-  (void)pq_setkeepalivesidle(tcp_keepalives_idle, port);
-  (void)pq_setkeepalivesinterval(tcp_keepalives_interval, port);
-  (void)pq_setkeepalivescount(tcp_keepalives_count, port);
-  (void)pq_settcpusertimeout(tcp_user_timeout, port);
-}
-
-static void prepare_port(Port *port, int descriptor, const SockAddr &peer) {
-  char host[NI_MAXHOST], service[NI_MAXSERV];
-
-  port->sock = descriptor;
-  port->raddr = peer;
-  host[0] = service[0] = '\0';
-  if (peer.addr.ss_family == AF_UNIX) {
-    port->laddr.addr.ss_family = AF_UNIX;
-    strlcpy(host, "[local]", sizeof(host));
-  } else {
-    prepare_socket(port);
-    pg_getnameinfo_all(&port->raddr.addr, static_cast<int>(port->raddr.salen), host, sizeof(host), service,
-                       sizeof(service), NI_NUMERICHOST | NI_NUMERICSERV);
-  }
-  port->remote_host = pstrdup(host);
-  port->remote_port = pstrdup(service);
-}
 
 static void refuse_socket(int descriptor) {
   StringInfoData words;

@@ -16,7 +16,9 @@
 extern "C" {
 #include "catalog/pg_database.h"
 #include "postmaster/postmaster.h"
+#include "common/hashfn.h"
 #include "utils/inval.h"
+#include "utils/syscache.h"
 }
 
 namespace sluice::pg {
@@ -66,12 +68,53 @@ void require_connect_privilege(const RoleRow *role, const DatabaseRow *database)
 
 }  // namespace
 
+namespace {
+
+// Logins that were allowed.  Looking a login up in the catalogs costs three scans;
+// applications log in as the same role a thousand times.  All of it is forgotten
+// when anything in pg_authid, pg_database or pg_auth_members changes.
+struct AllowedLogin {
+  char user[NAMEDATALEN];  // as asked for; empty = no entry
+  char database[NAMEDATALEN];
+  LoginTarget target;
+};
+constexpr uint32 kAllowedLogins = 64;
+AllowedLogin allowed_logins[kAllowedLogins];
+
+extern "C" {
+
+static void forget_allowed_logins(Datum, int, uint32) { memset(allowed_logins, 0, sizeof(allowed_logins)); }
+
+}  // extern "C"
+
+void watch_catalogs() {
+  static bool watching = false;
+  if (watching) return;
+  watching = true;
+  CacheRegisterSyscacheCallback(AUTHOID, forget_allowed_logins, 0);
+  CacheRegisterSyscacheCallback(DATABASEOID, forget_allowed_logins, 0);
+  CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, forget_allowed_logins, 0);
+}
+
+AllowedLogin *place_of(const Port *port) {
+  const uint32 hash = string_hash(port->user_name, NAMEDATALEN) ^ (string_hash(port->database_name, NAMEDATALEN) * 31);
+  return &allowed_logins[hash % kAllowedLogins];
+}
+
+}  // namespace
+
 void authorize_login(const Port *port, LoginTarget *target) {
   RoleRow role;
   DatabaseRow database;
 
+  watch_catalogs();
   // What was committed while the client typed its password must count.
   AcceptInvalidationMessages();
+  AllowedLogin *known = place_of(port);
+  if (strcmp(known->user, port->user_name) == 0 && strcmp(known->database, port->database_name) == 0) {
+    *target = known->target;
+    return;
+  }
 
   require_login_role(port->user_name, &role);
   require_usable_database(port->database_name, &database);
@@ -84,6 +127,9 @@ void authorize_login(const Port *port, LoginTarget *target) {
   target->superuser = role.superuser;
   target->role_connection_limit = role.connection_limit;
   target->database_connection_limit = database.connection_limit;
+  strlcpy(known->user, port->user_name, NAMEDATALEN);
+  strlcpy(known->database, port->database_name, NAMEDATALEN);
+  known->target = *target;
 }
 
 }  // namespace sluice::pg

@@ -241,9 +241,12 @@ static bool greet_backend(int channel, const ControlMessage &hello) {
   epoll_event event{};
   event.events = EPOLLIN | EPOLLRDHUP;
   event.data.u64 = ClientRef{kControlTag, hello.backend}.pack();
-  if (epoll_ctl(keeper_epoll, EPOLL_CTL_ADD, channel, &event) != 0) return false;
   const ControlMessage welcome{ControlKind::welcome, hello.backend, 0, 0};
-  if (!send_control_message(channel, welcome, pool_books[pool_index].epoll)) return false;
+  if (epoll_ctl(keeper_epoll, EPOLL_CTL_ADD, channel, &event) != 0 ||
+      !send_control_message(channel, welcome, pool_books[pool_index].epoll)) {
+    backend_books[hello.backend].channel = -1;  // the caller closes it; its number will be somebody else's
+    return false;
+  }
   if (!backend_books[hello.backend].greeted) shared().pools[pool_index].starting.fetch_sub(1);
   backend_books[hello.backend].greeted = true;
   return true;
@@ -349,6 +352,14 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
     make_room(pool_index);
   else if (decision.reason == GrowthReason::enough_starting && load.waiting > 0)
     pool.starts_elided.fetch_add(1, std::memory_order_relaxed);
+}
+
+void retire_pool_backends(std::uint32_t pool_index) {
+  for (std::uint32_t i = 0; i < shared().header->max_backends; i++) {
+    const BackendSlot &backend = shared().backends[i];
+    if (backend.pool.load() == pool_index && backend.state.load() != static_cast<std::uint32_t>(BackendState::free))
+      request_retirement(i, RetireReason::requested);
+  }
 }
 
 // How many backends of the pool have been told to leave already.

@@ -28,6 +28,9 @@ void govern_growth(std::uint32_t pool, std::int64_t now_us);
 // Tells backends to leave whose time has come.
 void govern_retirement(std::uint32_t pool, std::int64_t now_us);
 
+// Every backend of the pool is to leave: what it was started with is no longer true.
+void retire_pool_backends(std::uint32_t pool);
+
 // Takes notice of workers that have ended.
 void bury_dead_backends(std::int64_t now_us);
 

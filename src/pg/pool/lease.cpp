@@ -178,7 +178,9 @@ static bool obtain_copy(ClientRef client) {
     known_generations[client.slot] = client.generation + 1;
   while (!has_copy(client) && take_control_message(&message)) {
   }
-  for (int attempt = 0; !has_copy(client) && attempt < kWelcomeAttempts; attempt++) {
+  // Signals end a wait early: what counts is the time.
+  const std::int64_t until_us = monotonic_us() + kWelcomeAttempts * kControlPatienceMs * std::int64_t{1000};
+  while (!has_copy(client) && monotonic_us() < until_us) {
     const ControlMessage request{ControlKind::request, session.index, client.slot, client.generation};
     if (!send_control_message(control, request, -1)) return false;
     wait_readable(control, kControlPatienceMs);
@@ -269,23 +271,10 @@ static bool take_from_queue() {
   std::uint64_t entry;
   PoolSlot *pool = session.pool;
 
-  if (pool->queued.load() <= 0) return false;
+  if (pool->queued.load() <= 0 || session.backend->retire_requested.load() != 0) return false;
   while (pool->wait_queue.get().pop(entry))
     if (take_client(ClientRef::unpack(entry), ClientState::ready)) return true;
   return false;
-}
-
-static bool take_event(const epoll_event &event) {
-  if (event.data.u64 == kBellEvent) return take_from_queue();
-  return take_client(ClientRef::unpack(event.data.u64), ClientState::idle);
-}
-
-static void retire_if_asked() {
-  const auto reason = static_cast<RetireReason>(session.backend->retire_requested.load());
-  if (reason == RetireReason::none) return;
-  enter_state(BackendState::retiring, coarse_monotonic_us());
-  ereport(DEBUG1, (errmsg_internal("pooled backend leaves: %s", describe(reason))));
-  proc_exit(0);
 }
 
 // An event that came together with an assignment is somebody else's work.
@@ -304,6 +293,35 @@ static void pass_on(const epoll_event &event) {
   session.pool->queued.fetch_add(1);
   session.pool->wait_queue.get().bounded_push(client.pack());
   see_to_the_set();
+}
+
+// A client that hung up while it was idle is the dispatcher's, which is told of
+// every hang-up once: it forgets the client, or finds that something is left to
+// be read, and says so (kClientHungUp); then a backend has to see to the end.  The
+// dispatcher sets that flag and then looks at the state again; we look at the flag
+// after the state has changed.
+static bool is_left_to_the_dispatcher(const epoll_event &event) {
+  if ((event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0) return false;
+  const ClientRef client = ClientRef::unpack(event.data.u64);
+  return (shared().clients[client.slot].flags.load() & kClientHungUp) == 0;
+}
+
+static bool take_event(const epoll_event &event) {
+  if (event.data.u64 == kBellEvent) return take_from_queue();
+  if (is_left_to_the_dispatcher(event)) return false;
+  if (session.backend->retire_requested.load() != 0) {
+    pass_on(event);
+    return false;
+  }
+  return take_client(ClientRef::unpack(event.data.u64), ClientState::idle);
+}
+
+static void retire_if_asked() {
+  const auto reason = static_cast<RetireReason>(session.backend->retire_requested.load());
+  if (reason == RetireReason::none) return;
+  enter_state(BackendState::retiring, coarse_monotonic_us());
+  ereport(DEBUG1, (errmsg_internal("pooled backend leaves: %s", describe(reason))));
+  proc_exit(0);
 }
 
 // Has the dispatcher leased a client to this backend while it slept?  Whoever
@@ -335,7 +353,8 @@ static Sleep sleep_in_set(epoll_event *event) {
   counted_as_waiter = true;
   pool->waiters.fetch_add(1);
   bool ready = false;
-  if (pool->queued.load() <= 0) {
+  // The queue, not the number of clients that wait: some may not have found room in it.
+  if (pool->wait_queue.get().empty()) {
     pgstat_report_wait_start(WAIT_EVENT_CLIENT_READ);
     ready = wait_for_event(pool_epoll, event, pending_statistics_us) == Wake::ready;
     pgstat_report_wait_end();
@@ -390,6 +409,8 @@ bool linger_on_client(std::int64_t deadline_us) {
   const int descriptor = client_descriptor(session.client_ref.slot);
   Wake wake = Wake::interrupted;
 
+  // Many clients connect for one transaction: no backend goes to sleep on those.
+  if (session.client->transactions.load(std::memory_order_relaxed) <= 1) return false;
   if (is_wanted_elsewhere()) return false;
   session.backend->poked.store(0);
   enter_state(BackendState::lingering, coarse_monotonic_us());
@@ -432,8 +453,8 @@ void give_back_client() {
   session.pool->armed.fetch_add(1);
   slot->word.store(ClientWord{client.generation, kNoIndex, ClientState::idle}.pack());
   // From here on the client may be anybody's.  If it has been forgotten already,
-  // its socket is out of the set and this fails: as it should.
-  event.events = EPOLLIN | EPOLLONESHOT;
+  // this fails, or adds a dead socket whose only event nobody will heed.
+  event.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
   event.data.u64 = client.pack();
   epoll_ctl(pool_epoll, in_set ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, client_descriptor(client.slot), &event);
 }

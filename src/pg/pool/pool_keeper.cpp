@@ -137,6 +137,7 @@ static bool create_pool(std::uint32_t index, Oid database, Oid role, const char 
   pool.own_settings.store(0);
   pool.idle_session_timeout_ms.store(0);
   apply_server_settings(pool);
+  pool.greeting.length.store(0);
   pool.generation.fetch_add(1);
   pool.state.store(static_cast<std::uint32_t>(PoolState::open));
   return true;
@@ -161,6 +162,14 @@ std::uint32_t find_or_create_pool(Oid database, Oid role, const char *database_n
   }
   if (unused == kNoIndex || !create_pool(unused, database, role, database_name, role_name)) return kNoIndex;
   return unused;
+}
+
+void pool_learns_superuser(std::uint32_t pool_index, bool superuser) {
+  PoolSlot &pool = shared().pools[pool_index];
+  const std::uint32_t now = superuser ? 1 : 0;
+  if (pool.superuser.exchange(now) == now || pool.backends.load() == 0) return;
+  pool.greeting.length.store(0);
+  retire_pool_backends(pool_index);
 }
 
 int count_clients_of_role(Oid role) {
@@ -196,8 +205,9 @@ static bool enqueue(std::uint32_t pool_index, ClientRef client, std::int64_t now
   ClientSlot &slot = shared().clients[client.slot];
 
   slot.ready_since_us.store(now_us);
-  if (!pool.wait_queue.get().bounded_push(client.pack())) return false;
-  return true;
+  if (pool.wait_queue.get().bounded_push(client.pack())) return true;
+  slot.flags.fetch_or(kClientUnqueued);
+  return false;
 }
 
 static void ring_or_poke(std::uint32_t pool_index) {
@@ -268,6 +278,39 @@ void pool_receives_client(std::uint32_t pool_index, ClientRef client) {
   ring_or_poke(pool_index);
   pool.watched.store(1);
   govern_growth(pool_index, now_us);
+}
+
+void pool_resumes_client(ClientRef client) {
+  const std::uint32_t pool_index = shared().clients[client.slot].pool.load();
+  PoolSlot &pool = shared().pools[pool_index];
+  const std::int64_t now_us = monotonic_us();
+
+  pool.queued.fetch_add(1);
+  if (!change_client_state(client, ClientState::idle, ClientState::ready)) {
+    pool.queued.fetch_sub(1);
+    return;
+  }
+  pool.armed.fetch_sub(1);
+  enqueue(pool_index, client, now_us);
+  ring_or_poke(pool_index);
+  pool.watched.store(1);
+}
+
+void pool_parks_client(std::uint32_t pool_index, ClientRef client) {
+  PoolSlot &pool = shared().pools[pool_index];
+  epoll_event event{};
+
+  pool.clients.fetch_add(1);
+  pool.clients_total.fetch_add(1);
+  shared().clients[client.slot].flags.fetch_or(kClientInSet);
+  pool.armed.fetch_add(1);
+  change_client_state(client, ClientState::authenticating, ClientState::idle);
+  event.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
+  event.data.u64 = client.pack();
+  epoll_ctl(pool_books[pool_index].epoll, EPOLL_CTL_ADD, client_descriptor(client.slot), &event);
+  if (!needs_watcher(pool.waiters.load(), pool.armed.load(), pool.queued.load())) return;
+  if (pool.lingerers.load() > 0) poke_lingering_backend(pool_index);
+  pool.watched.store(1);
 }
 
 // True if there were any.

@@ -23,9 +23,19 @@ void open_pool_keeper(int epoll);
 // there is no room for another.
 std::uint32_t find_or_create_pool(Oid database, Oid role, const char *database_name, const char *role_name);
 
+// Whether the role is a superuser, as of a login.  Backends know it from their
+// start; if it has changed they are replaced before anybody new is served.
+void pool_learns_superuser(std::uint32_t pool, bool superuser);
+
 // An authenticated client enters its pool: it is made ready (its first lease
 // greets it) and somebody is told.
 void pool_receives_client(std::uint32_t pool, ClientRef client);
+
+// An authenticated and greeted client enters its pool: it is idle.
+void pool_parks_client(std::uint32_t pool, ClientRef client);
+
+// An idle client has hung up, but left something to be executed.
+void pool_resumes_client(ClientRef client);
 
 // A client is being forgotten: out of the pool's epoll set.
 void pool_forgets_client(std::uint32_t pool, ClientRef client);

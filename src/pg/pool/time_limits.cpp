@@ -108,9 +108,13 @@ static void dismiss_client(ClientRef client, ClientState from, int sqlerrcode, c
   pfree(words.data);
 }
 
-// A ready client whose queue entry got lost (the queue was full) stands in no
-// queue; it is put back after a while.  A double entry is harmless.
+// A ready client that found the queue full is put back as soon as there is room,
+// one whose entry got lost after a while.  A double entry is harmless.
 constexpr std::int64_t kRequeueUs = 250000;
+
+static void requeue(PoolSlot &pool, ClientSlot &slot, ClientRef client) {
+  if (pool.wait_queue.get().bounded_push(client.pack())) slot.flags.fetch_and(~kClientUnqueued);
+}
 
 void scan_clients(std::int64_t now_us) {
   SharedState &state = shared();
@@ -134,8 +138,9 @@ void scan_clients(std::int64_t now_us) {
                        "terminating connection due to administrator command");
       else if (limit_us > 0 && waited_us > limit_us)
         time_out_client(pool_index, client, now_us);
-      else if (waited_us > kRequeueUs && pool.wait_queue.get().empty())
-        pool.wait_queue.get().bounded_push(client.pack());
+      else if ((slot.flags.load(std::memory_order_relaxed) & kClientUnqueued) != 0 ||
+               (waited_us > kRequeueUs && pool.wait_queue.get().empty()))
+        requeue(pool, slot, client);
     } else if (word.state == ClientState::idle) {
       const std::int64_t idle_us = now_us - slot.state_since_us.load(std::memory_order_relaxed);
       const std::int64_t limit_us = static_cast<std::int64_t>(pool.idle_session_timeout_ms.load()) * 1000;

@@ -23,6 +23,7 @@ extern "C" {
 #include "utils/memutils.h"
 }
 
+#include "pg/pool/quick_greeting.hpp"
 #include "pg/session/client_store.hpp"
 #include "pg/session/client_stream.hpp"
 #include "pg/session/session.hpp"
@@ -48,6 +49,7 @@ struct SavedSetting {
 
 static SavedSetting *saved_settings = nullptr;  // latest first
 static std::uint64_t applied_hash = 0;
+static bool named_by_client = false;  // application_name is the one the last client brought
 static config_generic *application_name_record = nullptr;
 static GucSource base_name_source, base_name_reset_source;
 static char base_application_name[NAMEDATALEN];
@@ -166,12 +168,24 @@ static void apply_setting(const char *name, const char *value, GucContext contex
   SetConfigOption(name, value, context, PGC_S_CLIENT);
 }
 
+static void apply_application_name(const char *name) {
+  if (strcmp(application_name, name) != 0) SetConfigOption("application_name", name, PGC_USERSET, PGC_S_CLIENT);
+}
+
+static void apply_base_application_name() {
+  apply_application_name(base_application_name);
+  application_name_record->source = base_name_source;
+  application_name_record->reset_source = base_name_reset_source;
+  named_by_client = false;
+}
+
 static void change_startup_settings(const StartupSettings *settings) {
   // Checks of some settings look into catalogs.
   StartTransactionCommand();
   restore_all();
+  apply_base_application_name();  // "options" may hold another
   if (settings != nullptr) {
-    const GucContext context = superuser() ? PGC_SU_BACKEND : PGC_BACKEND;
+    const GucContext context = superuser_arg(GetAuthenticatedUserId()) ? PGC_SU_BACKEND : PGC_BACKEND;
     const char *next = settings->bytes;
     const char *end = settings->bytes + settings->length;
     while (next < end) {
@@ -185,26 +199,18 @@ static void change_startup_settings(const StartupSettings *settings) {
   CommitTransactionCommand();
 }
 
-static void apply_application_name(const char *name) {
-  if (strcmp(application_name, name) != 0) SetConfigOption("application_name", name, PGC_USERSET, PGC_S_CLIENT);
-}
-
-static void apply_base_application_name() {
-  apply_application_name(base_application_name);
-  application_name_record->source = base_name_source;
-  application_name_record->reset_source = base_name_reset_source;
-}
-
 void apply_startup_settings(const ClientSlot *client) {
   const StartupSettings *settings = startup_settings(client);
   const std::uint64_t wanted = settings == nullptr ? 0 : settings->hash;
+  const bool has_name = client->application_name[0] != '\0';
 
-  if (wanted != applied_hash || (settings == nullptr && saved_settings != nullptr)) change_startup_settings(settings);
-  // Without a name of its own the client may have set one through "options".
-  if (client->application_name[0] != '\0')
+  // Without a name of its own the client has that of its "options", or none: never that of the last client.
+  if (wanted != applied_hash || (settings == nullptr && saved_settings != nullptr) || (named_by_client && !has_name))
+    change_startup_settings(settings);
+  if (has_name) {
     apply_application_name(client->application_name);
-  else if (settings == nullptr)
-    apply_base_application_name();
+    named_by_client = true;
+  }
   report_to_nobody();
 }
 
@@ -268,15 +274,20 @@ void publish_pool_settings() {
 }
 
 void reload_configuration() {
-  if (session.client != nullptr && saved_settings != nullptr && !IsTransactionState()) {
+  if (session.client == nullptr) {
+    // A session that has set something for itself does not speak for the pool.
+    apply_no_startup_settings();
+    ProcessConfigFile(PGC_SIGHUP);
+    report_to_nobody();
+    publish_pool_settings();
+    publish_greeting();
+  } else if (saved_settings != nullptr && !IsTransactionState()) {
     change_startup_settings(nullptr);
     ProcessConfigFile(PGC_SIGHUP);
     apply_startup_settings(session.client);
   } else {
     ProcessConfigFile(PGC_SIGHUP);
   }
-  // A session that has set one of these for itself does not speak for the pool.
-  if (session.client == nullptr) publish_pool_settings();
 }
 
 void send_all_parameters() {

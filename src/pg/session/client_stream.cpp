@@ -218,6 +218,7 @@ static int put_message(char type, const char *body, std::size_t length) {
 // What we have read ahead goes into the server's receive buffer through a socket
 // pair: both buffers have 8 kB, so one read takes it all.
 static void begin_copy_in() {
+  if (FeBeWaitSet != nullptr) return;  // another COPY of the same query string: the server reads already
   stream.copy_in = true;
   if (stream_has_input()) {
     int pair[2];
@@ -286,8 +287,10 @@ static int comm_flush() {
   stream.sending = true;
   const int result = send_buffered(true);
   stream.sending = false;
-  if (result == 0 && stream.copy_in_announced && !stream.muted) {
+  if (stream.copy_in_announced && !stream.muted) {
     stream.copy_in_announced = false;
+    // The COPY must not begin: it would wait on a FeBeWaitSet that is not there.
+    if (stream.gone) ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE), errmsg("connection to client lost")));
     begin_copy_in();
   }
   return result;
@@ -306,8 +309,8 @@ static bool comm_is_send_pending() { return stream.output_start < stream.output_
 static int comm_putmessage(char type, const char *body, size_t length) {
   // A message raised while sending (an error in the log path) must not land in
   // the middle of another one.
-  if (stream.muted || stream.gone || stream.sending || stream.descriptor < 0) return stream.gone ? EOF : 0;
   if (type == 'G') stream.copy_in_announced = true;
+  if (stream.muted || stream.gone || stream.sending || stream.descriptor < 0) return stream.gone ? EOF : 0;
   stream.sending = true;
   const int result = put_message(type, body, length);
   stream.sending = false;

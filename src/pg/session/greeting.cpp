@@ -99,6 +99,10 @@ void receive_client(int descriptor) {
   MyBackendType = B_BACKEND;
   show_in_activity(B_BACKEND);
   apply_startup_settings(session.client);
+  if ((session.client->flags.load(std::memory_order_relaxed) & kClientUncounted) != 0) {
+    session.client->flags.fetch_and(~kClientUncounted);
+    ++*unreported_sessions();
+  }
 }
 
 static void send_cancel_key() {

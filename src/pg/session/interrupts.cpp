@@ -66,6 +66,9 @@ static void handle_mail(SIGNAL_ARGS) {
 
   (void)postgres_signal_arg;
   session.mail = 1;
+  SetLatch(MyLatch);
+  errno = saved_errno;
+  if (lease == 0) return;  // no client: the number that stands for no request, too
   if (backend->cancel_lease.load() == lease) {
     backend->cancel_lease.store(0);
     if (session.in_query) request_cancel();
@@ -84,7 +87,6 @@ static void handle_mail(SIGNAL_ARGS) {
       request_cancel();
     }
   }
-  SetLatch(MyLatch);
   errno = saved_errno;
 }
 
@@ -103,8 +105,9 @@ void install_signal_handlers() {
 }
 
 static bool anything_pending() {
-  return InterruptPending || ConfigReloadPending || catchupInterruptPending || notifyInterruptPending ||
-         session.mail || MyLatch->is_set;
+  // Notifications wait for the end of a transaction; to look at them before would be a busy loop.
+  return InterruptPending || ConfigReloadPending || catchupInterruptPending || session.mail || MyLatch->is_set ||
+         (notifyInterruptPending && !IsTransactionOrTransactionBlock());
 }
 
 static bool set_timeout(std::int64_t deadline_us, std::int64_t *left_us) {

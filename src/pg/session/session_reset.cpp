@@ -11,11 +11,14 @@
 
 extern "C" {
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "commands/async.h"
 #include "commands/prepare.h"
 #include "commands/sequence.h"
 #include "nodes/parsenodes.h"
+#include "replication/origin.h"
+#include "replication/slot.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "tcop/utility.h"
@@ -140,10 +143,31 @@ static void reset_objects() {
   traces = Traces{};
 }
 
+static bool has_temporary_slots() {
+  for (int i = 0; i < max_replication_slots; i++) {
+    const ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+    if (slot->in_use && slot->active_pid == MyProcPid) return true;
+  }
+  return false;
+}
+
+// What functions for administrators leave behind in the process that ran them.
+static void reset_administration() {
+  if (replorigin_session_origin != InvalidRepOriginId) {
+    replorigin_session_reset();
+    replorigin_session_origin = InvalidRepOriginId;
+    replorigin_session_origin_lsn = InvalidXLogRecPtr;
+    replorigin_session_origin_timestamp = 0;
+  }
+  if (get_backup_status() != SESSION_BACKUP_NONE) do_pg_abort_backup(0, BoolGetDatum(true));
+  if (has_temporary_slots()) drop_temporary_slots();
+}
+
 void reset_after_transaction() {
   if (session_settings_changed()) reset_session_settings();
   if (traces.prepared || traces.held_cursor || traces.listened || traces.temporary || traces.loaded) reset_objects();
   if (holds_locks()) LockReleaseAll(USER_LOCKMETHOD, true);
+  reset_administration();
   ResetSequenceCaches();
 }
 
@@ -164,6 +188,7 @@ bool reset_after_session() {
   reset_objects();
   drop_local_unnamed_statement();
   LockReleaseAll(USER_LOCKMETHOD, true);
+  reset_administration();
   ResetPlanCache();
   ResetSequenceCaches();
   return !loaded && !has_temporary_schema();

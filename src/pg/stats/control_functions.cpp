@@ -103,7 +103,10 @@ Lookup find_lease(const ClientSlot &client, std::uint32_t generation, Lease &lea
     }
     lease.backend = &state.backends[word.backend];
     lease.number = lease.backend->lease.load();
-    if (client.word.load() == before) {
+    // An assigned backend may not have opened this client's lease yet.
+    const auto slot = static_cast<std::uint32_t>(&client - state.clients);
+    if (lease.backend->client.load() == slot && lease.backend->client_generation.load() == generation &&
+        client.word.load() == before) {
       return Lookup::leased;
     }
   }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: PostgreSQL
+#include "pg/compat.hpp"
+
+#include "pg/session/message_reader.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "libpq/libpq-be.h"
+#include "pgstat.h"
+#include "storage/proc.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+}
+
+#include <poll.h>
+
+#include "core/session/message.hpp"
+#include "pg/accept/dispatcher.hpp"
+#include "pg/pool/lease.hpp"
+#include "pg/session/client_stream.hpp"
+#include "pg/session/interrupts.hpp"
+#include "pg/session/session.hpp"
+#include "pg/shared_memory.hpp"
+
+namespace sluice::pg {
+
+std::int64_t idle_deadline_us(int timeout_ms) {
+  return timeout_ms > 0 ? monotonic_us() + static_cast<std::int64_t>(timeout_ms) * 1000 : -1;
+}
+
+void raise_idle_timeout() {
+  if (IsTransactionOrTransactionBlock())
+    ereport_client_end((errcode(ERRCODE_IDLE_IN_TRANSACTION_SESSION_TIMEOUT),
+                        errmsg("terminating connection due to idle-in-transaction timeout")));
+  ereport_client_end((errcode(ERRCODE_IDLE_SESSION_TIMEOUT),
+                      errmsg("terminating connection due to idle-session timeout")));
+  pg_unreachable();
+}
+
+// Waits for input.  False when the stream has ended.
+static bool await_input() {
+  const bool in_transaction = IsTransactionOrTransactionBlock();
+  const std::int64_t deadline_us =
+      session.transaction_started && !in_transaction
+          ? -1  // between the messages of one extended-protocol cycle
+          : idle_deadline_us(in_transaction ? IdleInTransactionSessionTimeout : IdleSessionTimeout);
+
+  for (;;) {
+    if (session.told_to_leave)
+      ereport_client_end((errcode(ERRCODE_ADMIN_SHUTDOWN),
+                          errmsg("terminating connection due to administrator command")));
+    switch (fill_stream()) {
+      case Fill::got_bytes:
+        return true;
+      case Fill::ended:
+        return false;
+      case Fill::would_block:
+        break;
+    }
+    std::int64_t until_us = deadline_us;
+    const std::int64_t statistics_us = in_transaction ? -1 : statistics_deadline_us();
+    if (statistics_us >= 0 && (until_us < 0 || statistics_us < until_us)) until_us = statistics_us;
+    pgstat_report_wait_start(WAIT_EVENT_CLIENT_READ);
+    const Wake wake = wait_for_socket(MyProcPort->sock, POLLIN, until_us);
+    pgstat_report_wait_end();
+    if (wake == Wake::interrupted) handle_interrupts();
+    if (wake == Wake::timed_out && deadline_us >= 0 && monotonic_us() >= deadline_us) raise_idle_timeout();
+    if (!in_transaction) flush_due_statistics();
+  }
+}
+
+static void raise_frame_error(const Frame &frame) {
+  shared().header->protocol_violations.fetch_add(1);
+  if (frame.status == FrameStatus::invalid_type)
+    ereport_client_end((errcode(ERRCODE_PROTOCOL_VIOLATION),
+                        errmsg("invalid frontend message type %d", static_cast<unsigned char>(frame.type))));
+  // The server's own answer to a bad length goes to the log only.
+  ereport(COMMERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("invalid message length")));
+}
+
+// An allocation that fails must not lose the position in the stream.
+static bool read_body(StringInfo message, std::uint32_t length) {
+  PG_TRY();
+  {
+    enlargeStringInfo(message, static_cast<int>(length));
+  }
+  PG_CATCH();
+  {
+    char discarded[1024];
+    for (std::uint32_t left = length; left > 0;) {
+      const std::uint32_t part = Min(left, static_cast<std::uint32_t>(sizeof(discarded)));
+      if (!read_exactly(discarded, part)) break;
+      left -= part;
+    }
+    session.reading_command = false;  // the stream is in step again: only the command is lost
+    PG_RE_THROW();
+  }
+  PG_END_TRY();
+  if (!read_exactly(message->data, length)) {
+    ereport(COMMERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("incomplete message from client")));
+    return false;
+  }
+  message->len = static_cast<int>(length);
+  message->data[length] = '\0';
+  return true;
+}
+
+// Reads one message.  Returns its type, or EOF when the client has gone or
+// cannot be understood any more.
+int read_message(StringInfo message) {
+  Frame frame;
+
+  session.reading_command = true;
+  for (;;) {
+    std::size_t available;
+    const char *input = stream_input(&available);
+    frame = parse_frame(input, available);
+    if (frame.status != FrameStatus::incomplete) break;
+    if (!await_input()) {
+      session.reading_command = false;
+      return EOF;
+    }
+  }
+  if (frame.status != FrameStatus::complete) {
+    raise_frame_error(frame);
+    session.reading_command = false;
+    return EOF;
+  }
+  consume_input(kMessageHeaderBytes);
+  // As soon as the type is known an error belongs to this message.
+  session.extended_message = frame.extended;
+  if (frame.type == 'S' || frame.type == 'X') session.skip_until_sync = false;
+  const bool whole = read_body(message, frame.body_length);
+  session.reading_command = false;
+  if (session.backend->state.load(std::memory_order_relaxed) != static_cast<std::uint32_t>(BackendState::active))
+    enter_state(BackendState::active, coarse_monotonic_us());
+  return whole ? frame.type : EOF;
+}
+
+}  // namespace sluice::pg
