@@ -80,7 +80,9 @@ change('sluice.max_unauthenticated_clients', 5);
 	{
 		@silent = ();
 		$server->wait_until('SELECT unauthenticated = 0 FROM sluice.status');
+		# Of TCP connections that have said nothing at all the kernel does not tell for a while.
 		@silent = map { RawClient->open(%pooled) } 1 .. 10;
+		$_->send_bytes("\0") foreach @silent;
 		@outcomes = map { $_->poll_message(2) } @silent[ 5 .. 9 ];
 	} until (5 == grep { defined $_ } @outcomes) || time() > $deadline;
 	is(join(',', map { defined $_ ? RawClient::error_fields($_)->{C} : 'accepted' } @outcomes),
@@ -90,7 +92,7 @@ change('sluice.max_unauthenticated_clients', 5);
 	is($server->sql('SELECT unauthenticated FROM sluice.status'), '5', 'they are counted');
 	cmp_ok($server->sql('SELECT connections_refused FROM sluice.status'), '>=', $refused + 5, 'the others as well');
 	is(scalar $established->sql('SELECT 1'), 1, 'who is logged in goes on');
-	$silent[0]->send_startup(user => $me, database => 'postgres');
+	$silent[0]->send_bytes(substr(RawClient::startup_packet(user => $me, database => 'postgres'), 1));
 	$silent[0]->authenticate;
 	is($silent[0]->error, undef, 'one of the five logs in');
 	is(login_outcome(%pooled, %login), 'asked : OK', 'and makes room for another');
