@@ -10,8 +10,9 @@
 //
 // Who writes what
 //   ClientSlot   the dispatcher while the client is authenticating or closing,
-//                the leasing backend while the state is `leased`; `word` is
-//                changed by compare-and-set only, by either.
+//                the leasing backend while the state is `leased`.  `word` is
+//                changed by compare-and-set where several may want to; the one
+//                who owns the client (authenticating, leased) may just store it.
 //   PoolSlot     the dispatcher; the counters by every backend of the pool; the
 //                published settings by the backend that started last.
 //   BackendSlot  the backend itself, but for the request fields
@@ -33,7 +34,7 @@
 
 namespace sluice {
 
-constexpr std::size_t kNameLength = 64;  // NAMEDATALEN, asserted in src/pg/module.cpp
+constexpr std::size_t kNameLength = 64;  // NAMEDATALEN, asserted in src/pg/shared_memory.cpp
 constexpr std::uint32_t kNoIndex = 0x00ffffff;  // "no backend", "no pool"
 constexpr std::size_t kCacheLine = 64;
 
@@ -43,14 +44,14 @@ static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
 
 // ---------------------------------------------------------------- clients
 
-//            accept            authenticated
-//   free ──────────► authenticating ──────────► ready ──┐ take from the queue
-//    ▲                     │                      ▲     ▼
-//    │ finish              │            drained   │   leased ──► closing
-//    └── closing ◄─────────┴──────────── idle ────┘     │  ▲
-//                                          ▲            │  │ epoll event
-//                                          └────────────┘──┘
-//                                           give back
+//            accept                       no backend sleeps
+//   free ──────────► authenticating ─────────────────────────► ready
+//    ▲                 │   │    └── greeted without ──► idle ──┘ │ take from the queue
+//    │ refused         │   │       a backend           ▲  │  drained
+//    ├─────────────────┘   │ assigned      give back   │  │ epoll event
+//    │                     └───────────────────────► leased ◄────┘
+//    │ forgotten                                       │
+//    └── closing ◄─────────────────────────────────────┘   (and from idle, ready)
 enum class ClientState : std::uint8_t {
   free = 0,
   authenticating,  // the dispatcher reads and writes the socket
@@ -60,7 +61,7 @@ enum class ClientState : std::uint8_t {
   closing,         // socket shut down; waits for the dispatcher to forget it
 };
 
-// The truth about a client, in one word that is only changed by compare-and-set:
+// The truth about a client, in one word:
 // generation (32 bits), backend (24), state (8).  The generation grows each time
 // a slot is given to a new client, so that events, queue entries and copies of
 // descriptors that outlived their client are recognised.
@@ -172,7 +173,7 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::int32_t> idle_session_timeout_ms;  // PostgreSQL's own; 0 = never
   std::atomic<std::uint32_t> own_settings;            // kOwn...: what a reload of the server's settings leaves alone
 
-  // Gauges (snapshots; corrected by the dispatcher's scan).
+  // Gauges (snapshots).
   std::atomic<std::int32_t> clients;    // authenticated clients of this pool
   std::atomic<std::int32_t> backends;   // started or starting
   std::atomic<std::int32_t> starting;   // of these, not ready yet

@@ -325,6 +325,18 @@ static void make_room(std::uint32_t for_pool) {
   if (victim != kNoIndex) request_retirement(victim, RetireReason::gave_way);
 }
 
+// A start that was put off because another was under way, and then not needed.
+static void note_elision(std::uint32_t pool_index, const GrowthDecision &decision) {
+  PoolBook &book = pool_books[pool_index];
+  if (decision.reason == GrowthReason::enough_starting) {
+    book.start_put_off = true;
+    return;
+  }
+  if (book.start_put_off && decision.reason == GrowthReason::nobody_waits)
+    shared().pools[pool_index].starts_elided.fetch_add(1, std::memory_order_relaxed);
+  book.start_put_off = false;
+}
+
 void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
   SharedState &state = shared();
   PoolSlot &pool = state.pools[pool_index];
@@ -350,8 +362,7 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
     start_backend(pool_index, now_us);
   else if (decision.make_room)
     make_room(pool_index);
-  else if (decision.reason == GrowthReason::enough_starting && load.waiting > 0)
-    pool.starts_elided.fetch_add(1, std::memory_order_relaxed);
+  note_elision(pool_index, decision);
 }
 
 void retire_pool_backends(std::uint32_t pool_index) {
