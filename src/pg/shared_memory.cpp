@@ -33,6 +33,9 @@ static_assert(kNameLength == NAMEDATALEN);
 // Room for the start-up settings and statements of a few thousand clients
 // before the first dynamic segment is needed.
 constexpr Size kClientAreaBytes = 1024 * 1024;
+// Clients that prepare a great many long statements get errors (53200) before the
+// machine runs out of shared memory.
+constexpr Size kClientAreaLimitBytes = 512 * 1024 * 1024;
 constexpr const char *kTrancheName = "pg_sluice";
 
 // What the segment holds beside SharedState, so that every process finds it.
@@ -97,6 +100,7 @@ static void create_client_area() {
   LWLockRegisterTranche(segment_tail->area_tranche, "pg_sluice_clients");
   dsa_area *created = dsa_create_in_place(area_place, kClientAreaBytes, segment_tail->area_tranche, nullptr);
   dsa_pin(created);
+  dsa_set_size_limit(created, kClientAreaLimitBytes);
   // As the statistics system does: the postmaster itself never uses the area.
   dsa_detach(created);
 }

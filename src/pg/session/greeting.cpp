@@ -8,6 +8,7 @@ extern "C" {
 #include "libpq/pqformat.h"
 #include "pgstat.h"
 #include "utils/backend_status.h"
+#include "utils/guc.h"
 #include "utils/memutils.h"
 }
 
@@ -86,11 +87,16 @@ static void show_in_activity(BackendType type) {
   PGSTAT_BEGIN_WRITE_ACTIVITY(entry);
   entry->st_backendType = type;
   memcpy(const_cast<SockAddr *>(&entry->st_clientaddr), &port.raddr, sizeof(port.raddr));
+  if (type == B_BG_WORKER) entry->st_appname[0] = '\0';
   PGSTAT_END_WRITE_ACTIVITY(entry);
 }
 
 void receive_client(int descriptor) {
   port.sock = descriptor;
+  // What the server has learnt about the last client's socket.
+  port.keepalives_idle = port.keepalives_interval = port.keepalives_count = port.tcp_user_timeout = 0;
+  port.default_keepalives_idle = port.default_keepalives_interval = port.default_keepalives_count = 0;
+  port.default_tcp_user_timeout = 0;
   MyProcPort = &port;
   fill_socket_address(&port.raddr, session.client->address);
   fill_socket_address(&port.laddr, session.client->server_address);
@@ -99,6 +105,8 @@ void receive_client(int descriptor) {
   MyBackendType = B_BACKEND;
   show_in_activity(B_BACKEND);
   apply_startup_settings(session.client);
+  // The setting may be what it was; what is shown is not.
+  pgstat_report_appname(application_name);
   if ((session.client->flags.load(std::memory_order_relaxed) & kClientUncounted) != 0) {
     session.client->flags.fetch_and(~kClientUncounted);
     ++*unreported_sessions();
