@@ -157,6 +157,21 @@ void idle_transactions_that_nobody_waits_for_are_left_alone(void **) {
   assert_int_equal(recommend_for_pool(pool).count, 0);
 }
 
+void a_session_pool_needs_a_backend_for_each_client_and_the_rule_does_not_apply(void **) {
+  PoolPressure pool = good_pool();
+  pool.session_mode = true;
+  pool.max_size = 4;
+  pool.clients = 30;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+  pool.acquire_timeouts = 1;
+  says(recommend_for_pool(pool), Advice::one_backend_per_client, 4, 30);
+  pool.clients = 4;  // those that gave up have gone
+  says(recommend_for_pool(pool), Advice::one_backend_per_client, 4, 7);
+  pool.max_size = 1000;
+  pool.acquire_timeouts = 0;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+}
+
 void timeouts_and_failed_starts_are_reported(void **) {
   PoolPressure pool = good_pool();
   pool.acquire_timeouts = 7;
@@ -288,6 +303,7 @@ int main() {
       cmocka_unit_test(max_clients_should_rise_from_four_fifths_on),
       cmocka_unit_test(descriptors_should_be_enough_for_all_clients),
       cmocka_unit_test(max_connections_may_fall_once_clients_are_pooled),
+      cmocka_unit_test(a_session_pool_needs_a_backend_for_each_client_and_the_rule_does_not_apply),
       cmocka_unit_test(unknown_spindles_are_asked_for_where_they_matter),
       cmocka_unit_test(everything_at_once_fits),
   };

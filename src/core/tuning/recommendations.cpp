@@ -49,6 +49,14 @@ int sensible_size(const PoolPressure &pool) noexcept {
 
 Recommendations recommend_for_pool(const PoolPressure &pool) noexcept {
   Recommendations list;
+
+  if (pool.session_mode) {
+    if (pool.acquire_timeouts > 0 || pool.queued > 0)
+      add(list, Advice::one_backend_per_client, pool.max_size,
+          at_least(pool.clients, std::int64_t{pool.max_size} + pool.max_size / 2 + 1));
+    if (pool.start_failures > 0) add(list, Advice::mend_starts, static_cast<std::int64_t>(pool.start_failures), -1);
+    return list;
+  }
   const bool too_small = is_held_back_below_rule(pool);
   const bool held_up = is_held_up_by_idle_transactions(pool);
 

@@ -22,6 +22,7 @@ enum class Advice {
   shrink_pool,            // max_pool_size is far above the rule
   grow_pool,              // far below, and clients wait
   end_idle_transactions,  // clients wait for backends whose clients think
+  one_backend_per_client, // session mode: clients had to wait for others to leave
   look_at_holders,        // clients gave up waiting, and neither of the two above is why
   mend_starts,            // backends could not be started
   // for the server
@@ -46,6 +47,7 @@ constexpr int kGreatestMaxClients = 1000000;  // never recommended: more than th
 constexpr int kGreatestMaxBackends = 10000;
 
 struct PoolPressure {
+  bool session_mode = false;  // a client keeps its backend: the rule does not apply
   int configured = -1;  // max_pool_size; < 1: follows the rule
   int max_size = 0;     // in force
   int rule_size = 0;    // < 1: not known yet

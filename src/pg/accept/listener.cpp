@@ -61,7 +61,9 @@ static void listen_on_address(Listeners *listeners, const addrinfo *address, con
     errno = saved_errno;
     ereport(LOG, (errcode_for_socket_access(),
                   errmsg("could not listen on address \"%s\", port %d for pooled clients: %m", name, setting_port),
-                  saved_errno == EADDRINUSE
+                  setting_port == PostPortNumber
+                      ? errhint("This is the server's own port: \"%s\" must be another.", "sluice.port")
+                  : saved_errno == EADDRINUSE
                       ? errhint("Is another server already running on port %d? If not, wait a few seconds; or change \"%s\".",
                                 setting_port, "sluice.port")
                       : 0));

@@ -165,7 +165,7 @@ static void conclude_command_cycle() {
     report_statistics();
     set_ps_display("idle");
     pgstat_report_activity(STATE_IDLE, nullptr);
-    count_transaction();
+    if (session.in_query) count_transaction();  // a greeting is none
     // Here, so that changed parameters are reported with this answer.
     if (!session.held) reset_for_others();
   }

@@ -140,12 +140,15 @@ const char *set_for_next_start(const char *setting, std::int64_t value) {
 }
 
 const char *set_for_pool(const PoolNames &names, const char *setting, const char *value) {
-  return psprintf("ALTER ROLE %s IN DATABASE %s SET %s = %s;", quote_identifier(names.role),
-                  quote_identifier(names.database), setting, value);
+  // Backends that run already keep what they started with.
+  return psprintf("ALTER ROLE %s IN DATABASE %s SET %s = %s; SELECT sluice.retire_backends(%s, %s);",
+                  quote_identifier(names.role), quote_identifier(names.database), setting, value,
+                  quote_literal_cstr(names.database), quote_literal_cstr(names.role));
 }
 
 PoolPressure measure_pool(const PoolSlot &pool, int rule_size) {
   PoolPressure pressure;
+  pressure.session_mode = pool.mode.load(kRelaxed) == static_cast<std::int32_t>(PoolMode::session);
   pressure.configured = pool.configured_max_size.load(kRelaxed);
   pressure.max_size = pool.max_size.load(kRelaxed);
   pressure.rule_size = rule_size;
@@ -226,6 +229,16 @@ Advisory pool_advisory(const Recommendation &item, std::uint32_t index, const Po
           "a larger pool would only hold more of them";
       advisory.evidence = pool_evidence(pool);
       advisory.sql = set_for_pool(names, advisory.setting, psprintf("'%s'", advisory.recommended));
+      break;
+    case Advice::one_backend_per_client:
+      advisory.setting = "sluice.max_pool_size";
+      advisory.current = psprintf("%d", pool.max_size);
+      advisory.recommended = psprintf(INT64_FORMAT, item.recommended);
+      advisory.reason =
+          "clients wait for others to leave: in session mode each client holds a backend until it disconnects, "
+          "so the pool needs as many as there are clients at a time";
+      advisory.evidence = pool_evidence(pool);
+      advisory.sql = set_for_pool(names, advisory.setting, advisory.recommended);
       break;
     case Advice::look_at_holders:
       advisory.setting = "sluice.acquire_timeout";
