@@ -36,6 +36,7 @@ extern "C" {
 namespace sluice::pg {
 
 constexpr std::int64_t kRetryAfterFailureUs = 1000000;
+constexpr std::int64_t kDemandMomentUs = 2000;
 constexpr int kHelloPatienceMs = 100;
 constexpr int kHelloAttempts = 20;
 
@@ -337,6 +338,21 @@ static void note_elision(std::uint32_t pool_index, const GrowthDecision &decisio
   book.start_put_off = false;
 }
 
+// How many clients wait, if some have for a moment.  A client that became ready
+// while its backend was on the way to the set is served before any start could be.
+static int count_lasting_demand(std::uint32_t pool_index, std::int64_t now_us) {
+  const PoolSlot &pool = shared().pools[pool_index];
+  PoolBook &book = pool_books[pool_index];
+  const int queued = pool.queued.load();
+
+  if (queued <= 0)
+    book.waiting_since_us = 0;
+  else if (book.waiting_since_us == 0)
+    book.waiting_since_us = now_us;
+  const bool lasting = pool.backends.load() <= 0 || now_us - book.waiting_since_us >= kDemandMomentUs;
+  return lasting ? queued : 0;
+}
+
 void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
   SharedState &state = shared();
   PoolSlot &pool = state.pools[pool_index];
@@ -344,7 +360,7 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
 
   pool.thinking.store(census.thinking);
   PoolLoad load{};
-  load.waiting = pool.queued.load();
+  load.waiting = count_lasting_demand(pool_index, now_us);
   load.backends = pool.backends.load();
   // Until it has taken its first client or gone to sleep: to have said hello is not
   // enough, the client it was started for still waits then.  One that has failed

@@ -382,7 +382,8 @@ static void keep_watched_pool(std::uint32_t index, std::int64_t now_us) {
     if (needs_watcher(pool.waiters.load(), pool.armed.load(), pool.queued.load())) pool.watched.store(1);
     return;
   }
-  if (pool.queued.load() > 0 || pool.backends.load() < pool.min_size.load()) govern_growth(index, now_us);
+  if (pool.queued.load() > 0 || book.waiting_since_us != 0 || pool.backends.load() < pool.min_size.load())
+    govern_growth(index, now_us);
 }
 
 static bool any_pool_is_watched() {
