@@ -9,6 +9,8 @@ extern "C" {
 #include "port/pg_bswap.h"
 }
 
+#include <arpa/inet.h>
+#include <cstdio>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
@@ -30,6 +32,39 @@ void remember_address(ClientAddress *target, const SockAddr &address) {
   } else {
     target->family = 1;
   }
+}
+
+void fill_socket_address(SockAddr *target, const ClientAddress &address) {
+  memset(target, 0, sizeof(*target));
+  if (address.family == 4) {
+    auto *in = reinterpret_cast<sockaddr_in *>(&target->addr);
+    in->sin_family = AF_INET;
+    in->sin_port = htons(address.port);
+    memcpy(&in->sin_addr, address.bytes, 4);
+    target->salen = sizeof(sockaddr_in);
+  } else if (address.family == 6) {
+    auto *in6 = reinterpret_cast<sockaddr_in6 *>(&target->addr);
+    in6->sin6_family = AF_INET6;
+    in6->sin6_port = htons(address.port);
+    memcpy(&in6->sin6_addr, address.bytes, 16);
+    target->salen = sizeof(sockaddr_in6);
+  } else {
+    target->addr.ss_family = AF_UNIX;
+    target->salen = sizeof(sa_family_t);
+  }
+}
+
+// IPv4 by hand, since backends do this at every change of client.
+void write_address(const ClientAddress &address, char *host, std::size_t host_size, char *port,
+                   std::size_t port_size) {
+  port[0] = '\0';
+  if (address.family == 4)
+    snprintf(host, host_size, "%u.%u.%u.%u", address.bytes[0], address.bytes[1], address.bytes[2], address.bytes[3]);
+  else if (address.family == 6)
+    inet_ntop(AF_INET6, address.bytes, host, static_cast<socklen_t>(host_size));
+  else
+    strlcpy(host, "[local]", host_size);
+  if (address.family == 4 || address.family == 6) snprintf(port, port_size, "%u", address.port);
 }
 
 static void prepare_socket(Port *port) {

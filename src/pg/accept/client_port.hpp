@@ -22,6 +22,12 @@ void prepare_port(Port *port, int descriptor, const SockAddr &peer);
 // The compact form kept in the client's slot.
 void remember_address(ClientAddress *target, const SockAddr &address);
 
+// And back: as a socket address, and as text (numeric; "[local]" and no port for a
+// Unix socket).
+void fill_socket_address(SockAddr *target, const ClientAddress &address);
+void write_address(const ClientAddress &address, char *host, std::size_t host_size, char *port,
+                   std::size_t port_size);
+
 }  // namespace sluice::pg
 
 #endif

@@ -28,6 +28,7 @@ extern bool Log_disconnections;  // no header of the server has it
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "pg/accept/client_port.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/pool/pool_keeper.hpp"
 #include "pg/session/client_store.hpp"
@@ -156,14 +157,6 @@ bool change_client_state(ClientRef client, ClientState from, ClientState to) {
 void send_last_words(std::uint32_t slot, const char *bytes, int length) {
   ssize_t sent = send(client_descriptor(slot), bytes, static_cast<size_t>(length), MSG_DONTWAIT | MSG_NOSIGNAL);
   (void)sent;
-}
-
-static void write_address(const ClientAddress &address, char *host, size_t host_size, char *port, size_t port_size) {
-  strlcpy(host, "[local]", host_size);
-  port[0] = '\0';
-  if (address.family != 4 && address.family != 6) return;
-  inet_ntop(address.family == 4 ? AF_INET : AF_INET6, address.bytes, host, static_cast<socklen_t>(host_size));
-  snprintf(port, port_size, "%u", address.port);
 }
 
 // In the server's words.  Here, because no backend sees all clients leave.

@@ -303,8 +303,8 @@ static void handle_interrupts() {
   if (catchupInterruptPending) ProcessCatchupInterrupt();
 }
 
-static int choose_timeout_ms() {
-  const std::int64_t login_us = expire_logins(monotonic_us());
+static int choose_timeout_ms(std::int64_t now_us) {
+  const std::int64_t login_us = expire_logins(now_us);
   std::int64_t sleep_us = pool_keeper_sleep_us();
   if (login_us >= 0 && login_us < sleep_us) sleep_us = login_us;
   if (dispatcher.accept_paused_until_us > 0 && sleep_us > kAcceptPauseUs) sleep_us = kAcceptPauseUs;
@@ -325,9 +325,10 @@ extern "C" void sluice_dispatcher_main(Datum) {
   for (;;) {
     MemoryContextSwitchTo(TopMemoryContext);
     handle_interrupts();
-    keep_pools(monotonic_us());
-    resume_accepting(monotonic_us());
-    const int timeout_ms = choose_timeout_ms();
+    const std::int64_t now_us = monotonic_us();
+    keep_pools(now_us);
+    resume_accepting(now_us);
+    const int timeout_ms = choose_timeout_ms(now_us);
 
     PG_SETMASK(&BlockSig);
     const bool pending = ShutdownRequestPending || ConfigReloadPending || InterruptPending || MyLatch->is_set;

@@ -200,14 +200,12 @@ void pool_forgets_client(std::uint32_t pool_index, ClientRef client) {
 
 // A full queue is full of clients that wait already; scan_clients() puts this one
 // back later.
-static bool enqueue(std::uint32_t pool_index, ClientRef client, std::int64_t now_us) {
+static void enqueue(std::uint32_t pool_index, ClientRef client, std::int64_t now_us) {
   PoolSlot &pool = shared().pools[pool_index];
   ClientSlot &slot = shared().clients[client.slot];
 
   slot.ready_since_us.store(now_us);
-  if (pool.wait_queue.get().bounded_push(client.pack())) return true;
-  slot.flags.fetch_or(kClientUnqueued);
-  return false;
+  if (!pool.wait_queue.get().bounded_push(client.pack())) slot.flags.fetch_or(kClientUnqueued);
 }
 
 static void ring_or_poke(std::uint32_t pool_index) {

@@ -17,6 +17,7 @@ extern "C" {
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include "pg/accept/client_port.hpp"
 #include "pg/session/client_settings.hpp"
 #include "pg/session/client_stream.hpp"
 #include "pg/session/session.hpp"
@@ -46,39 +47,6 @@ void open_reception() {
   open_session_statistics();
 }
 
-static void fill_socket_address(SockAddr *target, const ClientAddress &address) {
-  memset(target, 0, sizeof(*target));
-  if (address.family == 4) {
-    auto *in = reinterpret_cast<sockaddr_in *>(&target->addr);
-    in->sin_family = AF_INET;
-    in->sin_port = htons(address.port);
-    memcpy(&in->sin_addr, address.bytes, 4);
-    target->salen = sizeof(sockaddr_in);
-  } else if (address.family == 6) {
-    auto *in6 = reinterpret_cast<sockaddr_in6 *>(&target->addr);
-    in6->sin6_family = AF_INET6;
-    in6->sin6_port = htons(address.port);
-    memcpy(&in6->sin6_addr, address.bytes, 16);
-    target->salen = sizeof(sockaddr_in6);
-  } else {
-    target->addr.ss_family = AF_UNIX;
-    target->salen = sizeof(sa_family_t);
-  }
-}
-
-// For the log prefix; IPv4 by hand, since this is done at every change of client.
-static void name_client(const ClientAddress &address) {
-  remote_port[0] = '\0';
-  if (address.family == 4)
-    snprintf(remote_host, sizeof(remote_host), "%u.%u.%u.%u", address.bytes[0], address.bytes[1], address.bytes[2],
-             address.bytes[3]);
-  else if (address.family == 6)
-    inet_ntop(AF_INET6, address.bytes, remote_host, sizeof(remote_host));
-  else
-    strlcpy(remote_host, "[local]", sizeof(remote_host));
-  if (address.family != 1) snprintf(remote_port, sizeof(remote_port), "%u", address.port);
-}
-
 // What pg_stat_activity shows about this backend: a client backend with the
 // client's address while it serves one, a worker while it does not.
 static void show_in_activity(BackendType type) {
@@ -100,7 +68,7 @@ void receive_client(int descriptor) {
   MyProcPort = &port;
   fill_socket_address(&port.raddr, session.client->address);
   fill_socket_address(&port.laddr, session.client->server_address);
-  name_client(session.client->address);
+  write_address(session.client->address, remote_host, sizeof(remote_host), remote_port, sizeof(remote_port));
   open_stream(descriptor);
   MyBackendType = B_BACKEND;
   show_in_activity(B_BACKEND);
