@@ -38,10 +38,21 @@ int setting_max_pool_size = -1;
 int setting_acquire_timeout = 30000;
 int setting_idle_timeout = 600000;
 int setting_max_lifetime = 1800000;
+int setting_on_session_state = static_cast<int>(OnSessionState::pin);
+int setting_pin_timeout = 0;
+bool setting_log_pins = false;
+bool setting_debug_force_switch = false;
 
 static const struct config_enum_entry kPoolModes[] = {
     {"transaction", static_cast<int>(PoolMode::transaction), false},
     {"session", static_cast<int>(PoolMode::session), false},
+    {"statement", static_cast<int>(PoolMode::statement), false},
+    {nullptr, 0, false},
+};
+
+static const struct config_enum_entry kOnSessionState[] = {
+    {"pin", static_cast<int>(OnSessionState::pin), false},
+    {"error", static_cast<int>(OnSessionState::error), false},
     {nullptr, 0, false},
 };
 
@@ -109,7 +120,8 @@ static void define_reloadable_settings() {
 
 static void define_pool_settings() {
   DefineCustomEnumVariable("sluice.pool_mode", "Sets when a client gives its backend back.",
-                           "\"transaction\" at the end of each transaction, \"session\" when it disconnects.",
+                           "\"transaction\" at the end of each transaction, \"session\" when it disconnects, "
+                           "\"statement\" as \"transaction\", but transaction blocks are refused.",
                            &setting_pool_mode, static_cast<int>(PoolMode::transaction), kPoolModes, PGC_SUSET, 0,
                            nullptr, nullptr, nullptr);
   DefineCustomIntVariable("sluice.min_pool_size", "Sets the number of backends a pool in use keeps when they are idle.",
@@ -132,10 +144,29 @@ static void define_pool_settings() {
                           nullptr);
 }
 
+static void define_session_state_settings() {
+  DefineCustomEnumVariable("sluice.on_session_state",
+                           "Sets what happens when a client makes session state that cannot be carried between backends.",
+                           "\"pin\" keeps the client on its backend while the state exists, \"error\" refuses the "
+                           "statement.",
+                           &setting_on_session_state, static_cast<int>(OnSessionState::pin), kOnSessionState, PGC_SUSET,
+                           0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.pin_timeout", "Sets how long a pinned client may be idle before it is ended.",
+                          "0 never ends it.", &setting_pin_timeout, 0, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, nullptr,
+                          nullptr, nullptr);
+  DefineCustomBoolVariable("sluice.log_pins", "Logs when a client is pinned to its backend and when it is released.",
+                           nullptr, &setting_log_pins, false, PGC_SUSET, 0, nullptr, nullptr, nullptr);
+  DefineCustomBoolVariable("sluice.debug_force_switch", "Makes every transaction of a client run on another backend.",
+                           "For testing that nothing is lost between backends; pools should have at least two.",
+                           &setting_debug_force_switch, false, PGC_SUSET, GUC_NOT_IN_SAMPLE, nullptr, nullptr,
+                           nullptr);
+}
+
 void define_settings() {
   define_server_settings();
   define_reloadable_settings();
   define_pool_settings();
+  define_session_state_settings();
   MarkGUCPrefixReserved("sluice");
 }
 

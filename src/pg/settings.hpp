@@ -30,6 +30,12 @@ extern int setting_max_pool_size;    // -1 = follow the sizing rule
 extern int setting_acquire_timeout;  // ms, 0 = no limit
 extern int setting_idle_timeout;     // ms, 0 = never
 extern int setting_max_lifetime;     // ms, 0 = never
+extern int setting_on_session_state;  // OnSessionState
+extern int setting_pin_timeout;       // ms, 0 = never
+extern bool setting_log_pins;
+extern bool setting_debug_force_switch;
+
+enum class OnSessionState : int { pin = 0, error = 1 };
 
 // Defines them all.  Called once, from _PG_init.
 void define_settings();

@@ -30,6 +30,7 @@
 #include <type_traits>
 
 #include "core/pool/wait_queue.hpp"
+#include "core/session/pin.hpp"
 #include "core/stats/histogram.hpp"
 
 namespace sluice {
@@ -122,6 +123,12 @@ struct alignas(kCacheLine) ClientSlot {
   std::uint64_t startup_settings;                // dsa_pointer, 0 = none; see pg/session/client_settings
   std::uint64_t statements;                      // dsa_pointer to the list of prepared statements, 0 = none
   std::uint64_t unnamed_statement;               // dsa_pointer to a statement, 0 = none
+  std::uint64_t session_settings;                // dsa_pointer, 0 = none; see pg/session/session_settings
+  std::uint64_t sequences;                       // dsa_pointer, 0 = none; see pg/session/sequences
+  std::atomic<std::int64_t> pinned_since_us;     // coarse clock; 0 while it is not pinned
+  std::atomic<std::uint32_t> pins;               // pin_bit(PinReason), while it is pinned
+  std::atomic<std::uint32_t> last_backend;       // that gave it back last, kNoIndex = none (debug_force_switch)
+  std::atomic<std::int32_t> idle_session_timeout_ms;  // its own SET; -1 = that of the pool
   ClientAddress address;
   ClientAddress server_address;                  // the end of ours it connected to
   char application_name[kNameLength];            // of the start-up packet
@@ -131,7 +138,7 @@ static_assert(std::is_standard_layout_v<ClientSlot> && std::is_trivially_destruc
 
 // ---------------------------------------------------------------- pools
 
-enum class PoolMode : std::int32_t { transaction = 0, session = 1 };
+enum class PoolMode : std::int32_t { transaction = 0, session = 1, statement = 2 };
 
 // What a new client of the pool is told; see pg/pool/quick_greeting.cpp.
 struct PoolGreeting {
@@ -178,6 +185,7 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::int32_t> backends;   // started or starting
   std::atomic<std::int32_t> starting;   // of these, not ready yet
   std::atomic<std::int32_t> thinking;   // of these, client's turn inside a transaction
+  std::atomic<std::int32_t> pinned;     // of these, pinned client's turn outside a transaction
 
   // Hand-over; see pg/pool/lease.cpp for the races and their answers.
   alignas(kCacheLine) std::atomic<std::int32_t> waiters;  // backends asleep in the epoll set
@@ -198,6 +206,9 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::uint64_t> clients_total;
   std::atomic<std::uint64_t> cancels;
   std::atomic<std::uint64_t> clients_lost;       // vanished inside a transaction or a result
+  std::atomic<std::uint64_t> pins[kPinReasonCount];  // clients pinned for this reason, by PinReason
+  std::atomic<std::uint64_t> pins_refused;       // sluice.on_session_state = error
+  std::atomic<std::uint64_t> pin_timeouts;       // clients ended by sluice.pin_timeout
   std::atomic<std::int32_t> peak_waiting;
   std::atomic<std::int32_t> peak_backends;
   std::atomic<std::int64_t> statistics_since_at;  // TimestampTz
@@ -219,6 +230,7 @@ enum class BackendState : std::uint32_t {
   active,     // executes for its client
   thinking,   // its client's turn, inside a transaction
   held,       // its client's turn, outside a transaction, but kept (session mode)
+  pinned,     // the same in transaction mode, because of session state that cannot be carried
   retiring,   // told to leave, or leaving
   failed,     // could not start; failure_message says why
 };
