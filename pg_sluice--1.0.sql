@@ -17,39 +17,52 @@ GRANT USAGE ON SCHEMA sluice TO PUBLIC;
 -- pools: One row for each pool, a pool being one database and one role.
 
 CREATE FUNCTION sluice.pools(
-  OUT database         name,
-  OUT role             name,
-  OUT mode             text,
-  OUT total            integer,
-  OUT active           integer,
-  OUT idle             integer,
-  OUT in_transaction   integer,
-  OUT held             integer,
-  OUT starting         integer,
-  OUT retiring         integer,
-  OUT clients          integer,
-  OUT waiting          integer,
-  OUT min_size         integer,
-  OUT max_size         integer,
-  OUT transactions     bigint,
-  OUT leases           bigint,
-  OUT waits            bigint,
-  OUT wait_p50_us      bigint,
-  OUT wait_p95_us      bigint,
-  OUT wait_p99_us      bigint,
-  OUT wait_max_us      bigint,
-  OUT acquire_timeouts bigint,
-  OUT starts           bigint,
-  OUT start_failures   bigint,
-  OUT starts_elided    bigint,
-  OUT retirements      bigint,
-  OUT clients_total    bigint,
-  OUT cancels          bigint,
-  OUT clients_lost     bigint,
-  OUT peak_waiting     integer,
-  OUT peak_backends    integer,
-  OUT created_at       timestamp with time zone,
-  OUT statistics_since timestamp with time zone
+  OUT database               name,
+  OUT role                   name,
+  OUT mode                   text,
+  OUT total                  integer,
+  OUT active                 integer,
+  OUT idle                   integer,
+  OUT in_transaction         integer,
+  OUT held                   integer,
+  OUT pinned                 integer,
+  OUT starting               integer,
+  OUT retiring               integer,
+  OUT clients                integer,
+  OUT waiting                integer,
+  OUT min_size               integer,
+  OUT max_size               integer,
+  OUT transactions           bigint,
+  OUT leases                 bigint,
+  OUT waits                  bigint,
+  OUT wait_p50_us            bigint,
+  OUT wait_p95_us            bigint,
+  OUT wait_p99_us            bigint,
+  OUT wait_max_us            bigint,
+  OUT acquire_timeouts       bigint,
+  OUT starts                 bigint,
+  OUT start_failures         bigint,
+  OUT starts_elided          bigint,
+  OUT retirements            bigint,
+  OUT clients_total          bigint,
+  OUT cancels                bigint,
+  OUT clients_lost           bigint,
+  OUT pins_temporary_objects bigint,
+  OUT pins_advisory_lock     bigint,
+  OUT pins_listen            bigint,
+  OUT pins_held_cursor       bigint,
+  OUT pins_loaded_library    bigint,
+  OUT pins_random_seed       bigint,
+  OUT pins_replication       bigint,
+  OUT pins_backup            bigint,
+  OUT pins_function          bigint,
+  OUT pins_state_too_large   bigint,
+  OUT pins_refused           bigint,
+  OUT pin_timeouts           bigint,
+  OUT peak_waiting           integer,
+  OUT peak_backends          integer,
+  OUT created_at             timestamp with time zone,
+  OUT statistics_since       timestamp with time zone
 )
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'sluice_pools'
@@ -69,9 +82,9 @@ COMMENT ON COLUMN sluice.pools.database IS
 COMMENT ON COLUMN sluice.pools.role IS
   'Role the pool''s backends run as: the one its clients have logged in with.';
 COMMENT ON COLUMN sluice.pools.mode IS
-  'When clients give their backend back: transaction (at the end of each transaction) or session (when they leave). See sluice.pool_mode.';
+  'When clients give their backend back: transaction (at the end of each transaction), session (when they leave) or statement (as transaction, and transaction blocks are refused). See sluice.pool_mode.';
 COMMENT ON COLUMN sluice.pools.total IS
-  'Backends now: active + idle + in_transaction + held + starting + retiring.';
+  'Backends now: active + idle + in_transaction + held + pinned + starting + retiring.';
 COMMENT ON COLUMN sluice.pools.active IS
   'Backends that execute for a client.';
 COMMENT ON COLUMN sluice.pools.idle IS
@@ -80,6 +93,8 @@ COMMENT ON COLUMN sluice.pools.in_transaction IS
   'Backends whose client thinks between the statements of a transaction. They count against sluice.max_backends, not against max_size.';
 COMMENT ON COLUMN sluice.pools.held IS
   'Backends whose client is idle outside a transaction but keeps them, as in session mode.';
+COMMENT ON COLUMN sluice.pools.pinned IS
+  'Backends whose client is idle outside a transaction and pinned to them by session state that cannot be carried. They count against sluice.max_backends, not against max_size.';
 COMMENT ON COLUMN sluice.pools.starting IS
   'Backends that are not ready yet.';
 COMMENT ON COLUMN sluice.pools.retiring IS
@@ -122,6 +137,30 @@ COMMENT ON COLUMN sluice.pools.cancels IS
   'Queries cancelled on a client''s request.';
 COMMENT ON COLUMN sluice.pools.clients_lost IS
   'Clients that vanished inside a transaction or a result.';
+COMMENT ON COLUMN sluice.pools.pins_temporary_objects IS
+  'Times a client has been pinned to its backend by temporary objects.';
+COMMENT ON COLUMN sluice.pools.pins_advisory_lock IS
+  'Times a client has been pinned to its backend by an advisory lock held by the session.';
+COMMENT ON COLUMN sluice.pools.pins_listen IS
+  'Times a client has been pinned to its backend by listening to notifications.';
+COMMENT ON COLUMN sluice.pools.pins_held_cursor IS
+  'Times a client has been pinned to its backend by a cursor WITH HOLD.';
+COMMENT ON COLUMN sluice.pools.pins_loaded_library IS
+  'Times a client has been pinned to its backend by a library loaded by LOAD.';
+COMMENT ON COLUMN sluice.pools.pins_random_seed IS
+  'Times a client has been pinned to its backend by a seed set by setseed().';
+COMMENT ON COLUMN sluice.pools.pins_replication IS
+  'Times a client has been pinned to its backend by a replication origin or a temporary replication slot.';
+COMMENT ON COLUMN sluice.pools.pins_backup IS
+  'Times a client has been pinned to its backend by an online backup in progress.';
+COMMENT ON COLUMN sluice.pools.pins_function IS
+  'Times a client has been pinned to its backend by one of the functions named in sluice.pin_functions.';
+COMMENT ON COLUMN sluice.pools.pins_state_too_large IS
+  'Times a client has been pinned to its backend by session state for which there was no shared memory.';
+COMMENT ON COLUMN sluice.pools.pins_refused IS
+  'Statements refused because they would have pinned their client; see sluice.on_session_state.';
+COMMENT ON COLUMN sluice.pools.pin_timeouts IS
+  'Clients that were idle and pinned for longer than sluice.pin_timeout and have been ended.';
 COMMENT ON COLUMN sluice.pools.peak_waiting IS
   'Most clients that have waited at once.';
 COMMENT ON COLUMN sluice.pools.peak_backends IS
@@ -149,6 +188,8 @@ CREATE FUNCTION sluice.clients(
   OUT transactions     bigint,
   OUT waited_us        bigint,
   OUT held             boolean,
+  OUT pins             text[],
+  OUT pinned_ms        double precision,
   OUT cancel_pid       integer
 )
 RETURNS SETOF record
@@ -191,7 +232,11 @@ COMMENT ON COLUMN sluice.clients.transactions IS
 COMMENT ON COLUMN sluice.clients.waited_us IS
   'Time it has waited for backends, summed, in microseconds.';
 COMMENT ON COLUMN sluice.clients.held IS
-  'Whether it keeps its backend between transactions.';
+  'Whether it keeps its backend until it leaves, as in session mode.';
+COMMENT ON COLUMN sluice.clients.pins IS
+  'What pins it to its backend between transactions: temporary_objects, advisory_lock, listen, held_cursor, loaded_library, random_seed, replication, backup, function, state_too_large. NULL unless it is pinned.';
+COMMENT ON COLUMN sluice.clients.pinned_ms IS
+  'How long it has been pinned, in milliseconds, to the grain of the coarse clock (about 4); NULL unless it is.';
 COMMENT ON COLUMN sluice.clients.cancel_pid IS
   'Process number it was told for cancel requests: what its driver calls the backend''s pid. NULL unless the reader has the privileges of the client''s role or of pg_read_all_stats.';
 
@@ -206,6 +251,7 @@ CREATE FUNCTION sluice.backends(
   OUT state              text,
   OUT client             integer,
   OUT client_application text,
+  OUT pins               text[],
   OUT state_age_ms       double precision,
   OUT lease_age_ms       double precision,
   OUT started_at         timestamp with time zone,
@@ -238,11 +284,13 @@ COMMENT ON COLUMN sluice.backends.database IS
 COMMENT ON COLUMN sluice.backends.role IS
   'Role of its pool.';
 COMMENT ON COLUMN sluice.backends.state IS
-  'starting: not ready yet; waiting: without work; lingering: without work, still beside its last client; active: executes; thinking: its client''s turn inside a transaction; held: its client''s turn outside a transaction, and the client keeps it; retiring: leaving; failed: could not start.';
+  'starting: not ready yet; waiting: without work; lingering: without work, still beside its last client; active: executes; thinking: its client''s turn inside a transaction; held: its client''s turn outside a transaction, and the client keeps it; pinned: the same, because of session state that cannot be carried; retiring: leaving; failed: could not start.';
 COMMENT ON COLUMN sluice.backends.client IS
   'Client it serves, as in sluice.clients; NULL if none.';
 COMMENT ON COLUMN sluice.backends.client_application IS
   'What that client called itself when it connected. NULL unless the reader has the privileges of the client''s role or of pg_read_all_stats.';
+COMMENT ON COLUMN sluice.backends.pins IS
+  'What pins that client to it, as in sluice.clients; NULL unless it is pinned.';
 COMMENT ON COLUMN sluice.backends.state_age_ms IS
   'How long it has been in its state, in milliseconds, to the grain of the coarse clock (about 4).';
 COMMENT ON COLUMN sluice.backends.lease_age_ms IS

@@ -9,7 +9,7 @@ ORDER BY name COLLATE "C";
 
 -- descriptions are sentences
 SELECT name AS without_description FROM pg_settings
-WHERE name LIKE 'sluice.%' AND (short_desc !~ '^Sets .*[.]$' OR extra_desc !~ '[.]$')
+WHERE name LIKE 'sluice.%' AND (short_desc !~ '^[A-Z][a-z]+s .*[.]$' OR extra_desc !~ '[.]$')
 ORDER BY name COLLATE "C";
 
 -- a special value is explained
@@ -25,7 +25,8 @@ SET sluice.min_pool_size = -1;
 SET sluice.max_pool_size = -2;
 SET sluice.max_pool_size = 0;
 SET sluice.max_pool_size = 'many';
-SET sluice.pool_mode = 'statement';
+SET sluice.pool_mode = 'query';
+SET sluice.on_session_state = 'reset';
 SET sluice.acquire_timeout = '30 parsecs';
 -- (ranges with units are written differently by different versions of the server)
 \set VERBOSITY sqlstate

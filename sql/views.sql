@@ -17,13 +17,14 @@ WHERE c.relnamespace = 'sluice'::regnamespace AND c.relkind = 'v' AND a.attnum >
 ORDER BY 1, 2;
 
 -- pools
-SELECT count(*) FILTER (WHERE total <> active + idle + in_transaction + held + starting + retiring) AS sums_that_differ,
+SELECT count(*) FILTER (WHERE total <> active + idle + in_transaction + held + pinned + starting + retiring)
+         AS sums_that_differ,
        count(*) FILTER (WHERE waiting > clients) AS more_waiting_than_there_are,
        count(*) FILTER (WHERE waits > leases) AS more_waits_than_leases,
        count(*) FILTER (WHERE wait_p50_us > wait_p95_us OR wait_p95_us > wait_p99_us OR wait_p99_us > wait_max_us)
          AS percentiles_out_of_order,
        count(*) FILTER (WHERE max_size < 1) AS without_size,
-       count(*) FILTER (WHERE mode NOT IN ('transaction', 'session')) AS unknown_modes,
+       count(*) FILTER (WHERE mode NOT IN ('transaction', 'session', 'statement')) AS unknown_modes,
        count(*) - count(DISTINCT (database, role)) AS shown_twice
 FROM sluice.pools;
 
@@ -31,12 +32,14 @@ FROM sluice.pools;
 SELECT count(*) FILTER (WHERE state NOT IN ('authenticating', 'ready', 'leased', 'idle', 'closing')) AS unknown_states,
        count(*) FILTER (WHERE backend_pid IS NOT NULL AND state <> 'leased') AS served_without_lease,
        count(*) FILTER (WHERE waiting_ms IS NOT NULL AND state <> 'ready') AS waiting_without_need,
-       count(*) FILTER (WHERE state_age_ms < 0 OR waiting_ms < 0) AS negative_ages
+       count(*) FILTER (WHERE (pins IS NULL) <> (pinned_ms IS NULL)) AS pinned_without_reason,
+       count(*) FILTER (WHERE state_age_ms < 0 OR waiting_ms < 0 OR pinned_ms < 0) AS negative_ages
 FROM sluice.clients;
 
 -- backends
 SELECT count(*) FILTER (WHERE state NOT IN ('starting', 'waiting', 'lingering', 'active', 'thinking', 'held',
-                                            'retiring', 'failed')) AS unknown_states,
+                                            'pinned', 'retiring', 'failed')) AS unknown_states,
+       count(*) FILTER (WHERE pins IS NOT NULL AND client IS NULL) AS pins_without_client,
        count(*) FILTER (WHERE (client IS NULL) <> (lease_age_ms IS NULL)) AS lease_without_client,
        count(*) FILTER (WHERE state_age_ms < 0 OR lease_age_ms < 0 OR age_ms < 0 OR expires_in_s < 0) AS negative_ages,
        count(*) FILTER (WHERE (state = 'failed') <> (failure_sqlstate IS NOT NULL)) AS failures_without_reason

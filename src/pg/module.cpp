@@ -15,6 +15,7 @@ PGDLLEXPORT void _PG_init(void);
 #include <cstdio>
 
 #include "pg/accept/dispatcher.hpp"
+#include "pg/pool/role_settings.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/tuning/statistician.hpp"
@@ -33,6 +34,7 @@ extern "C" void _PG_init(void) {
   max_worker_processes += setting_max_backends + 2;
 
   request_shared_memory();
+  install_role_settings_watch();
   register_dispatcher();
   register_statistician();
 }

@@ -11,7 +11,9 @@
 #include "pg/compat.hpp"
 
 extern "C" {
+#include "nodes/pg_list.h"
 #include "utils/guc.h"
+#include "utils/varlena.h"
 }
 
 #include <climits>
@@ -40,6 +42,7 @@ int setting_idle_timeout = 600000;
 int setting_max_lifetime = 1800000;
 int setting_on_session_state = static_cast<int>(OnSessionState::pin);
 int setting_pin_timeout = 0;
+char *setting_pin_functions = nullptr;
 bool setting_log_pins = false;
 bool setting_debug_force_switch = false;
 
@@ -65,6 +68,16 @@ static bool check_max_pool_size(int *newval, void **, GucSource) {
     return false;
   }
   return true;
+}
+
+static bool check_pin_functions(char **newval, void **, GucSource) {
+  List *names = NIL;
+  char *copy = pstrdup(*newval);
+  const bool valid = SplitIdentifierString(copy, ',', &names);
+  list_free(names);
+  pfree(copy);
+  if (!valid) GUC_check_errdetail("List syntax is invalid.");
+  return valid;
 }
 
 static bool check_cores(double *newval, void **, GucSource) {
@@ -154,6 +167,12 @@ static void define_session_state_settings() {
   DefineCustomIntVariable("sluice.pin_timeout", "Sets how long a pinned client may be idle before it is ended.",
                           "0 never ends it.", &setting_pin_timeout, 0, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, nullptr,
                           nullptr, nullptr);
+  DefineCustomStringVariable("sluice.pin_functions",
+                             "Sets the functions that bind the client that executes them to its backend.",
+                             "Names without schema, separated by commas: functions that keep data of the session in "
+                             "the memory of their process.",
+                             &setting_pin_functions, "", PGC_SUSET, GUC_LIST_INPUT, check_pin_functions, nullptr,
+                             nullptr);
   DefineCustomBoolVariable("sluice.log_pins", "Logs when a client is pinned to its backend and when it is released.",
                            nullptr, &setting_log_pins, false, PGC_SUSET, 0, nullptr, nullptr, nullptr);
   DefineCustomBoolVariable("sluice.debug_force_switch", "Makes every transaction of a client run on another backend.",

@@ -32,6 +32,7 @@ extern int setting_idle_timeout;     // ms, 0 = never
 extern int setting_max_lifetime;     // ms, 0 = never
 extern int setting_on_session_state;  // OnSessionState
 extern int setting_pin_timeout;       // ms, 0 = never
+extern char *setting_pin_functions;   // names, separated by commas
 extern bool setting_log_pins;
 extern bool setting_debug_force_switch;
 

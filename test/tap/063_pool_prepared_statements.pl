@@ -48,25 +48,33 @@ my @values = map {
 } @clients[ 0, 1 ];
 is("@values", '200 101', 'statements outlive the backends they were prepared on');
 
-# A change of the table is seen everywhere.
+# A change of the table is seen everywhere, by whoever prepared before it and by whoever prepares after it.
 $server->sql('CREATE TABLE item (a int)');
 $server->sql('INSERT INTO item VALUES (1)');
 $_->exchange(RawClient::parse('sum', 'SELECT sum(a) FROM item') . RawClient::sync()) foreach @clients;
 $server->sql('ALTER TABLE item ALTER a TYPE bigint');
 $server->sql('INSERT INTO item VALUES (5000000000)');
-my $errors = 0;
-foreach my $client (@clients)
+my @unexpected = (0, 0);
+foreach my $round (1 .. 3)
 {
-	my @messages = $client->exchange(RawClient::bind('', 'sum', []) . RawClient::execute('') . RawClient::sync());
-	my ($error) = grep { $_->{type} eq 'E' } @messages;
-	my ($row) = grep { $_->{type} eq 'D' } @messages;
-	# A backend that had the statement raises the error of a direct connection; one that had not prepares it anew.
-	$errors++
-	  unless $error
-	  ? RawClient::error_fields($error)->{M} =~ /cached plan must not change result type/
-	  : $row && (RawClient::row_fields($row))[0] eq '5000000001';
+	foreach my $i (0 .. $#clients)
+	{
+		my $anew = $i % 2;
+		if ($anew && $round == 1)
+		{
+			$clients[$i]->exchange(RawClient::close_statement('sum') . RawClient::parse('sum', 'SELECT sum(a) FROM item') . RawClient::sync());
+		}
+		my @messages = $clients[$i]->exchange(RawClient::bind('', 'sum', []) . RawClient::execute('') . RawClient::sync());
+		my ($error) = map { RawClient::error_fields($_) } grep { $_->{type} eq 'E' } @messages;
+		my ($row) = grep { $_->{type} eq 'D' } @messages;
+		$unexpected[$anew]++
+		  unless $anew
+		  ? $row && (RawClient::row_fields($row))[0] eq '5000000001'
+		  : $error && "$error->{C} $error->{M}" eq '0A000 cached plan must not change result type';
+	}
 }
-is($errors, 0, 'nobody gets a stale result');
+is($unexpected[0], 0, 'a result that has changed is an error everywhere');
+is($unexpected[1], 0, 'unless the statement was prepared anew');
 
 $_->close foreach @clients;
 ok(until_pool($server, 'clients = 0 AND active = 0 AND waiting = 0'), 'nothing is left over');

@@ -32,11 +32,11 @@ ok(until_pool($server, 'active = 2 AND in_transaction = 1'), 'two work, one thin
 ask($_, 'SELECT 1') foreach @waiters;
 ok(until_pool($server, 'waiting = 3'), 'three wait');
 
-is(pool($server, "concat_ws(' ', total, active, idle, in_transaction, held, starting, retiring, clients, waiting, min_size, max_size)"),
-	'3 2 0 1 0 0 0 8 3 0 2', 'sluice.pools counts them');
+is(pool($server, "concat_ws(' ', total, active, idle, in_transaction, held, pinned, starting, retiring, clients, waiting, min_size, max_size)"),
+	'3 2 0 1 0 0 0 0 8 3 0 2', 'sluice.pools counts them');
 is(pool($server, 'mode'), 'transaction', 'and knows the mode');
 is(pool($server, 'peak_waiting >= 3 AND peak_backends = 3 AND clients_total = 8'), 't', 'and the peaks');
-is(pool($server, 'total = active + idle + in_transaction + held + starting + retiring'), 't', 'the parts make up the total');
+is(pool($server, 'total = active + idle + in_transaction + held + pinned + starting + retiring'), 't', 'the parts make up the total');
 
 is($server->sql("SELECT string_agg(application_name || '=' || state, ' ' ORDER BY application_name, state) FROM sluice.clients"),
 	'idler=idle idler=idle thinker=leased waiter=ready waiter=ready waiter=ready worker=leased worker=leased',
@@ -50,6 +50,7 @@ is($server->sql("SELECT client_addr FROM sluice.clients WHERE application_name =
 is($server->sql("SELECT count(*) FROM sluice.clients WHERE client_addr IS NULL AND client_port = -1"), '7', 'also those on the Unix socket');
 is($server->sql('SELECT count(*) FROM sluice.clients WHERE connected_at <= now() AND connected_at > pg_postmaster_start_time()'), '8', 'and since when');
 is($server->sql("SELECT count(DISTINCT client) FROM sluice.clients"), '8', 'each has a number of its own');
+is($server->sql('SELECT count(*) FROM sluice.clients WHERE num_nonnulls(pins, pinned_ms) > 0'), '0', 'nobody is pinned');
 is($server->sql("SELECT cancel_pid FROM sluice.clients WHERE application_name = 'thinker'"), $thinker->pid, 'and the pid it was told');
 
 is($server->sql("SELECT string_agg(state || '=' || client_application, ' ' ORDER BY state) FROM sluice.backends"),
@@ -59,7 +60,7 @@ is($server->sql("SELECT count(*) FROM sluice.backends b JOIN sluice.clients c ON
 is($server->sql("SELECT string_agg(coalesce(a.state, '?') || '/' || a.application_name, ' ' ORDER BY a.state) "
 		. 'FROM sluice.backends b JOIN pg_stat_activity a USING (pid)'),
 	'active/worker active/worker idle in transaction/thinker', 'and so does pg_stat_activity');
-is($server->sql("SELECT count(*) FROM sluice.backends WHERE age_ms > 0 AND lease_age_ms >= 0 AND state_age_ms >= 0 AND expires_in_s > 0 AND retire_reason IS NULL"),
+is($server->sql("SELECT count(*) FROM sluice.backends WHERE age_ms > 0 AND lease_age_ms >= 0 AND state_age_ms >= 0 AND expires_in_s > 0 AND num_nonnulls(retire_reason, pins) = 0"),
 	'3', 'ages are there');
 is($server->sql("SELECT concat_ws(' ', port, clients, max_clients, unauthenticated, backends, max_backends, pools, connections_total >= 8) FROM sluice.status"),
 	join(' ', $server->pool_port, 8, 77, 0, 3, 3, 1, 't'), 'sluice.status has the sums');
@@ -84,8 +85,8 @@ is($server->sql("SELECT sum(transactions) <= (SELECT transactions FROM sluice.po
 # --- reset
 {
 	my $since = $server->sql('SELECT sluice.reset_statistics()');
-	is(pool($server, "concat_ws(' ', transactions, leases, waits, acquire_timeouts, starts, start_failures, retirements, clients_total, peak_waiting)"),
-		'0 0 0 0 0 0 0 0 0', 'reset_statistics() sets the counters to zero');
+	is(pool($server, "concat_ws(' ', transactions, leases, waits, acquire_timeouts, starts, start_failures, retirements, clients_total, peak_waiting, pins_listen, pins_refused, pin_timeouts)"),
+		'0 0 0 0 0 0 0 0 0 0 0 0', 'reset_statistics() sets the counters to zero');
 	is(pool($server, "statistics_since = '$since'"), 't', 'and says since when they count');
 	is(pool($server, 'num_nulls(wait_p50_us, wait_p95_us, wait_p99_us, wait_max_us)'), '4', 'percentiles are gone');
 	is(pool($server, "clients || ' ' || peak_backends"), '8 ' . pool($server, 'total'), 'what is there now stays');

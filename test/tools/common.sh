@@ -98,6 +98,12 @@ install_extension() {
   fi
 }
 
+# Builds build/test/crosstalk/crosstalk, the clients of the cross-talk test.
+build_crosstalk() {
+  mkdir -p "$root/build/test"
+  flock "$root/build/test/.lock" make -s -C "$root" -f test/tools/crosstalk.mk -j "$jobs" "PG_CONFIG=$pg_config"
+}
+
 # Prints $1 different ports of the loopback address that nobody uses now, below the range of outgoing connections.
 free_ports() {
   perl -MIO::Socket::INET -e '

@@ -28,7 +28,9 @@ install_extension
 
 # The server's user may not be able to read the checkout, and the tests write beside themselves.
 mkdir -p "$workdir/test" "$workdir/run"
-cp -R test/tap "$workdir/test/"
+cp -R test/tap test/crosstalk "$workdir/test/"
+build_crosstalk
+cp build/test/crosstalk/crosstalk "$workdir/test/crosstalk/"
 [ "$EUID" -ne 0 ] || chown -R postgres: "$workdir/test" "$workdir/run"
 
 echo "# end-to-end tests"

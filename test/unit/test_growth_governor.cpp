@@ -93,22 +93,22 @@ void governor_starts_nothing_when_the_pool_is_full(void **) {
   assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::pool_is_full);
 }
 
-void thinking_backends_do_not_count_against_the_pool(void **) {
+void resting_backends_do_not_count_against_the_pool(void **) {
   PoolLoad pool = busy_pool();
   pool.backends = 5;
-  pool.thinking = 1;
+  pool.resting = 1;
   assert_start(decide_growth(pool, kRoomyServer), GrowthReason::clients_wait);
   pool.backends = 25;
-  pool.thinking = 20;
+  pool.resting = 20;
   assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::pool_is_full);
-  pool.thinking = 30;  // more than there are: gauges in between
+  pool.resting = 30;  // more than there are: gauges in between
   assert_start(decide_growth(pool, kRoomyServer), GrowthReason::clients_wait);
 }
 
-void thinking_backends_count_against_the_server(void **) {
+void resting_backends_count_against_the_server(void **) {
   PoolLoad pool = busy_pool();
   pool.backends = 100;
-  pool.thinking = 100;
+  pool.resting = 100;
   assert_no_start(decide_growth(pool, ServerLoad{100, 100}), GrowthReason::server_is_full);
 }
 
@@ -187,7 +187,7 @@ void each_reason_has_a_phrase_of_its_own(void **) {
                          GrowthReason::first_backend, GrowthReason::enough_starting, GrowthReason::pool_is_full,
                          GrowthReason::server_is_full, GrowthReason::nobody_waits, GrowthReason::starts_failing});
   assert_phrases_differ({RetireReason::none, RetireReason::idle, RetireReason::lifetime, RetireReason::gave_way,
-                         RetireReason::above_maximum, RetireReason::requested, RetireReason::shutdown});
+                         RetireReason::above_maximum, RetireReason::requested, RetireReason::changed_defaults, RetireReason::shutdown});
 }
 
 // ---------------------------------------------------------------- retirement
@@ -261,10 +261,10 @@ void a_pool_above_its_maximum_shrinks_after_the_grace(void **) {
   assert_true(decide_retirement(load) == RetireReason::none);
 }
 
-void thinking_backends_do_not_lift_a_pool_above_its_maximum(void **) {
+void resting_backends_do_not_lift_a_pool_above_its_maximum(void **) {
   BackendLoad load = calm_backend();
   load.max_size = 4;
-  load.thinking = 1;
+  load.resting = 1;
   load.above_maximum_since_us = 1;
   assert_true(decide_retirement(load) == RetireReason::none);
   assert_false(sluice::is_above_maximum(20, 0, 16, 4));
@@ -273,10 +273,38 @@ void thinking_backends_do_not_lift_a_pool_above_its_maximum(void **) {
   assert_false(sluice::is_above_maximum(0, 1, 0, 0));
 }
 
+void a_resting_backend_that_is_leaving_counts_once(void **) {
+  // Ten: one of three that rest has been told to leave, and is counted with those that leave.
+  assert_false(sluice::is_above_maximum(10, 1, 2, 7));
+  assert_true(sluice::is_above_maximum(10, 1, 2, 6));
+}
+
+void a_pinned_backend_does_not_leave_for_the_maximum(void **) {
+  BackendLoad load = calm_backend();
+  load.max_size = 4;
+  load.above_maximum_since_us = 1;
+  load.age.idle_since_us = 0;  // its client works
+  load.pinned = true;
+  assert_true(decide_retirement(load) == RetireReason::none);
+  load.pinned = false;  // another one of the pool
+  assert_true(decide_retirement(load) == RetireReason::above_maximum);
+}
+
+void a_pinned_backend_still_hears_of_its_lifetime_and_of_requests(void **) {
+  BackendLoad load = calm_backend();
+  load.pinned = true;
+  load.age.idle_since_us = 0;
+  load.age.expires_us = load.age.now_us;
+  assert_true(decide_retirement(load) == RetireReason::lifetime);
+  load.asked = RetireReason::changed_defaults;
+  assert_true(decide_retirement(load) == RetireReason::changed_defaults);
+}
+
 void a_reason_given_by_others_stands(void **) {
   BackendLoad load = calm_backend();
   load.age.expires_us = 1;
-  for (const RetireReason asked : {RetireReason::gave_way, RetireReason::requested, RetireReason::shutdown}) {
+  for (const RetireReason asked : {RetireReason::gave_way, RetireReason::requested, RetireReason::changed_defaults,
+                                   RetireReason::shutdown}) {
     load.asked = asked;
     assert_true(decide_retirement(load) == asked);
   }
@@ -326,6 +354,7 @@ class PlayedPool {
   int failures = 0;
   int starts = 0;
   int elided = 0;
+  int pinned = 0;  // backends whose client keeps them without using them: never served by
   bool starts_fail = false;
   std::int64_t start_us = 150 * kMillisecondUs;
   std::int64_t transaction_us = 2 * kMillisecondUs;
@@ -337,6 +366,15 @@ class PlayedPool {
     for (int i = 0; i < count; i++) {
       free_at_us_[backends++] = now_us;
     }
+  }
+
+  // As if clients had been pinned to them: for the rest of the play.
+  void pin_all_backends() {
+    for (int i = 0; i < backends; i++) {
+      busy_[i] = true;
+      free_at_us_[i] = std::numeric_limits<std::int64_t>::max();
+    }
+    pinned = backends;
   }
 
   void run_until(std::int64_t end_us) {
@@ -386,6 +424,7 @@ class PlayedPool {
     pool.waiting = waiting;
     pool.backends = backends;
     pool.starting = started_at_us_ != 0 ? 1 : 0;
+    pool.resting = pinned;
     pool.max_size = max_size;
     pool.clients = 50;
     pool.now_us = now_us;
@@ -448,6 +487,33 @@ void failing_starts_are_tried_no_more_than_once_a_pause(void **) {
   assert_int_equal(pool.served, 50);
 }
 
+void pinned_clients_do_not_keep_others_from_being_served(void **) {
+  PlayedPool pool;
+  pool.max_size = 2;
+  pool.add_idle_backends(2);
+  pool.pin_all_backends();
+  pool.waiting = 10;
+  pool.run_until(pool.now_us + kSecondUs);
+  assert_int_equal(pool.served, 10);
+  pool.pin_all_backends();  // those as well
+  const int so_far = pool.backends;
+  pool.waiting = 1'000'000;
+  pool.run_until(pool.now_us + 3 * kSecondUs);
+  assert_int_equal(pool.backends, so_far + 2);
+}
+
+void pinned_clients_stop_growth_only_at_the_servers_maximum(void **) {
+  PlayedPool pool;
+  pool.max_size = 2;
+  pool.max_backends = 6;
+  pool.add_idle_backends(6);
+  pool.pin_all_backends();
+  pool.waiting = 1;
+  pool.run_until(pool.now_us + 3 * kSecondUs);
+  assert_int_equal(pool.starts, 0);
+  assert_int_equal(pool.served, 0);
+}
+
 }  // namespace
 
 int main() {
@@ -457,8 +523,8 @@ int main() {
       cmocka_unit_test(governor_starts_nothing_when_nobody_waits),
       cmocka_unit_test(governor_starts_nothing_when_enough_starts_are_under_way),
       cmocka_unit_test(governor_starts_nothing_when_the_pool_is_full),
-      cmocka_unit_test(thinking_backends_do_not_count_against_the_pool),
-      cmocka_unit_test(thinking_backends_count_against_the_server),
+      cmocka_unit_test(resting_backends_do_not_count_against_the_pool),
+      cmocka_unit_test(resting_backends_count_against_the_server),
       cmocka_unit_test(a_full_server_makes_room_for_clients_that_wait),
       cmocka_unit_test(a_full_server_makes_no_room_for_a_minimum),
       cmocka_unit_test(no_room_is_made_for_a_pool_that_could_not_use_it),
@@ -472,7 +538,12 @@ int main() {
       cmocka_unit_test(idle_backends_leave_down_to_the_minimum),
       cmocka_unit_test(a_backend_past_its_lifetime_leaves_whatever_the_minimum),
       cmocka_unit_test(a_pool_above_its_maximum_shrinks_after_the_grace),
-      cmocka_unit_test(thinking_backends_do_not_lift_a_pool_above_its_maximum),
+      cmocka_unit_test(resting_backends_do_not_lift_a_pool_above_its_maximum),
+      cmocka_unit_test(a_resting_backend_that_is_leaving_counts_once),
+      cmocka_unit_test(a_pinned_backend_does_not_leave_for_the_maximum),
+      cmocka_unit_test(a_pinned_backend_still_hears_of_its_lifetime_and_of_requests),
+      cmocka_unit_test(pinned_clients_do_not_keep_others_from_being_served),
+      cmocka_unit_test(pinned_clients_stop_growth_only_at_the_servers_maximum),
       cmocka_unit_test(a_reason_given_by_others_stands),
       cmocka_unit_test(jitter_takes_up_to_a_fortieth),
       cmocka_unit_test(jitter_does_not_overflow),

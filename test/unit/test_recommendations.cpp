@@ -191,6 +191,8 @@ void max_backends_should_rise_if_it_is_reached_and_clients_wait(void **) {
   server.wanted_backends = 180;
   server.thinking = 20;
   says(recommend_for_server(server), Advice::raise_max_backends, 100, 200);
+  server.pinned = 30;
+  says(recommend_for_server(server), Advice::raise_max_backends, 100, 230);
   server.wanted_backends = 1000000;
   says(recommend_for_server(server), Advice::raise_max_backends, 100, kGreatestMaxBackends);
   server.max_backends = server.backends = kGreatestMaxBackends;

@@ -14,10 +14,10 @@ namespace {
 constexpr std::int64_t kLeastLifetimeForJitterUs = 10'000'000;
 constexpr std::int64_t kJitterDivisor = 40;  // 2.5 %
 
-// Gauges are changed one after the other: `thinking` may be below zero, or above
+// Gauges are changed one after the other: `resting` may be below zero, or above
 // `backends`, for a moment.  Then the answer is `backends`, or below zero: room.
-int working(int backends, int thinking) noexcept {
-  return thinking > 0 ? backends - thinking : backends;
+int working(int backends, int resting) noexcept {
+  return resting > 0 ? backends - resting : backends;
 }
 
 }  // namespace
@@ -55,7 +55,7 @@ GrowthDecision decide_growth(const PoolLoad &pool, const ServerLoad &server) noe
   if (pool.starting >= kEnoughStarting) {
     return {false, false, GrowthReason::enough_starting};
   }
-  if (working(pool.backends, pool.thinking) >= pool.max_size) {
+  if (working(pool.backends, pool.resting) >= pool.max_size) {
     return {false, false, GrowthReason::pool_is_full};
   }
   if (pool.now_us < pool.retry_after_us) {
@@ -84,14 +84,16 @@ const char *describe(RetireReason reason) noexcept {
       return "pool above its maximum size";
     case RetireReason::requested:
       return "retired on request";
+    case RetireReason::changed_defaults:
+      return "defaults of its role or database have changed";
     case RetireReason::shutdown:
       return "shutdown";
   }
   return "unknown reason";
 }
 
-bool is_above_maximum(int backends, int retiring, int thinking, int max_size) noexcept {
-  return working(backends - retiring, thinking) > max_size;
+bool is_above_maximum(int backends, int retiring, int resting, int max_size) noexcept {
+  return working(backends - retiring, resting) > max_size;
 }
 
 RetireReason decide_retirement(const BackendLoad &load) noexcept {
@@ -102,8 +104,9 @@ RetireReason decide_retirement(const BackendLoad &load) noexcept {
   if (age.expires_us != 0 && age.now_us >= age.expires_us) {
     return RetireReason::lifetime;
   }
-  if (load.above_maximum_since_us != 0 && age.now_us - load.above_maximum_since_us >= kAboveMaximumGraceUs &&
-      is_above_maximum(load.backends, load.retiring, load.thinking, load.max_size)) {
+  if (!load.pinned && load.above_maximum_since_us != 0 &&
+      age.now_us - load.above_maximum_since_us >= kAboveMaximumGraceUs &&
+      is_above_maximum(load.backends, load.retiring, load.resting, load.max_size)) {
     return RetireReason::above_maximum;
   }
   const int minimum = load.clients > 0 ? load.min_size : 0;

@@ -8,9 +8,11 @@
 // time, decided anew each time, follows a lasting need closely and costs a burst
 // one backend at most.
 //
-// The maximum speaks of backends that work.  One whose client is thinking inside
-// a transaction uses no processor, so it does not count against its pool's
-// max_size, only against the server's max_backends.
+// The maximum speaks of backends that work.  One that rests -its client is
+// thinking inside a transaction, or is pinned to it and has nothing to do- uses no
+// processor, so it does not count against its pool's max_size, only against the
+// server's max_backends.  Clients that are pinned for long therefore do not keep
+// the others of their pool from being served, as long as the server has room.
 //
 // Whoever asks passes gauges that may be a moment old.  An answer is never wrong
 // by more than one backend, and the next question puts it right.
@@ -48,7 +50,7 @@ struct PoolLoad {
   int waiting = 0;   // clients that are ready and have no backend
   int backends = 0;  // started or starting
   int starting = 0;  // of these, not ready yet
-  int thinking = 0;  // of these, client's turn inside a transaction
+  int resting = 0;   // of these, client's turn inside a transaction, or pinned client's turn outside one
   int min_size = 0;
   int max_size = 0;  // resolved: never -1
   int clients = 0;   // authenticated clients of this pool
@@ -79,16 +81,17 @@ enum class RetireReason : std::uint32_t {
   idle,           // longer than idle_timeout
   lifetime,       // older than max_lifetime
   gave_way,       // another pool needed the room
-  above_maximum,  // max_size has become smaller, or thinking clients have come back
+  above_maximum,  // max_size has become smaller, or clients have come back to resting backends
   requested,      // through SQL
+  changed_defaults,  // of its role or database, since it started
   shutdown,
 };
 
 const char *describe(RetireReason reason) noexcept;
 
 // How long a pool must have been above its maximum before a backend leaves for
-// it.  Clients that think make the pool grow and shrink with every statement;
-// without a delay it would start a backend for each thought.
+// it.  Clients that think or are pinned make the pool grow and shrink with every
+// statement; without a delay it would start a backend for each thought.
 constexpr std::int64_t kAboveMaximumGraceUs = 1'000'000;
 
 struct BackendAge {
@@ -102,7 +105,8 @@ struct BackendLoad {
   RetireReason asked = RetireReason::none;  // by somebody else
   int backends = 0;                         // of the pool, started or starting, this one included
   int retiring = 0;                         // of these, told to leave already; this one not included
-  int thinking = 0;                         // of these, client's turn inside a transaction
+  int resting = 0;                          // as in PoolLoad; of those not told to leave
+  bool pinned = false;                      // this one's client is pinned to it, whosever turn it is
   int clients = 0;                          // authenticated clients of the pool
   int min_size = 0;                         // kept only while the pool has clients
   int max_size = 0;
@@ -112,11 +116,13 @@ struct BackendLoad {
 
 // Whether this backend should leave, to be asked between two leases only, for
 // one backend after the other, with `retiring` counted up in between.
+// A backend whose client is pinned to it leaves with that client only: it is not
+// asked to leave for the sake of the maximum, because the others can do so at once.
 RetireReason decide_retirement(const BackendLoad &load) noexcept;
 
 // True if the pool has more working backends than it may: what
 // above_maximum_since_us is the time of.
-bool is_above_maximum(int backends, int retiring, int thinking, int max_size) noexcept;
+bool is_above_maximum(int backends, int retiring, int resting, int max_size) noexcept;
 
 // max_lifetime less 0 to 2.5 %, so that backends started together do not leave
 // together; as HikariCP does it, with no jitter up to ten seconds.  `random`:

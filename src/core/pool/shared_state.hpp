@@ -144,6 +144,7 @@ enum class PoolMode : std::int32_t { transaction = 0, session = 1, statement = 2
 struct PoolGreeting {
   std::atomic<std::uint32_t> version;  // odd while it is written
   std::atomic<std::uint32_t> length;   // 0 = not published
+  std::uint64_t role_setting_changes;  // of the backend that wrote it
   char application_name[kNameLength];  // of clients that bring none
   char text[1024];                     // ParameterStatus messages
 };
@@ -179,6 +180,9 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::int32_t> max_lifetime_ms;     // 0 = never
   std::atomic<std::int32_t> idle_session_timeout_ms;  // PostgreSQL's own; 0 = never
   std::atomic<std::uint32_t> own_settings;            // kOwn...: what a reload of the server's settings leaves alone
+  // How often ALTER ROLE or ALTER DATABASE ... SET has changed what a session of
+  // this role in this database starts with; see pg/pool/role_settings.
+  std::atomic<std::uint64_t> role_setting_changes;
 
   // Gauges (snapshots).
   std::atomic<std::int32_t> clients;    // authenticated clients of this pool
@@ -212,6 +216,7 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::int32_t> peak_waiting;
   std::atomic<std::int32_t> peak_backends;
   std::atomic<std::int64_t> statistics_since_at;  // TimestampTz
+  std::atomic<std::uint32_t> flush_requests;      // see pg/session/statistics
   Histogram wait_us;                              // ready until leased
 
   PoolGreeting greeting;
@@ -251,6 +256,8 @@ struct alignas(kCacheLine) BackendSlot {
   std::atomic<std::int64_t> start_requested_us;
   std::atomic<std::int64_t> expires_us;         // max_lifetime with jitter; 0 = never
   std::atomic<std::uint64_t> transactions;
+  std::atomic<std::uint32_t> flushes;           // the last of the pool's flush_requests it has obeyed
+  std::atomic<std::uint64_t> role_setting_changes;  // of the pool, before this process was asked for
 
   // Set by others, followed by SIGUSR2.
   std::atomic<std::uint32_t> retire_requested;  // RetireReason, 0 = none
@@ -302,6 +309,7 @@ struct alignas(kCacheLine) SharedHeader {
   std::atomic<std::uint64_t> authentication_failures;
   std::atomic<std::uint64_t> protocol_violations;
   std::atomic<std::int64_t> started_at;
+  std::atomic<std::uint32_t> role_settings_prepared;  // 1 once a prepared transaction has changed some
   MachineFacts machine;
 };
 static_assert(std::is_standard_layout_v<SharedHeader> && std::is_trivially_destructible_v<SharedHeader>);

@@ -20,6 +20,7 @@ static const PinWords kWords[kPinReasonCount] = {
     {"random_seed", "a seed set by setseed"},
     {"replication", "a replication origin or temporary replication slot"},
     {"backup", "an online backup in progress"},
+    {"function", "a function named in sluice.pin_functions"},
     {"state_too_large", "session state for which there is no shared memory"},
 };
 

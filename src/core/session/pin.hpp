@@ -23,10 +23,11 @@ enum class PinReason : std::uint32_t {
   random_seed,       // setseed()
   replication,       // origin or temporary slot of the session
   backup,            // between pg_backup_start() and pg_backup_stop()
+  function,          // one of sluice.pin_functions was executed
   state_too_large,   // no memory to carry settings, statements or sequences
 };
 
-constexpr std::size_t kPinReasonCount = 9;
+constexpr std::size_t kPinReasonCount = 10;
 
 constexpr std::uint32_t pin_bit(PinReason reason) noexcept { return 1u << static_cast<std::uint32_t>(reason); }
 

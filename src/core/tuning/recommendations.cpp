@@ -77,7 +77,7 @@ Recommendations recommend_for_server(const ServerPressure &server) noexcept {
 
   // Where a pool should shrink, that comes first: it may make room enough.
   const bool somebody_waits = server.queued > 0 || server.acquire_timeouts > 0;
-  const std::int64_t needed_backends = server.wanted_backends + server.thinking;
+  const std::int64_t needed_backends = server.wanted_backends + server.thinking + server.pinned;
   const bool shrinking_helps = server.oversized_pools > 0 && needed_backends <= server.max_backends;
   if (server.backends >= server.max_backends && somebody_waits && !shrinking_helps &&
       server.max_backends < kGreatestMaxBackends) {

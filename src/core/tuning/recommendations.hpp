@@ -54,6 +54,7 @@ struct PoolPressure {
   int clients = 0;
   int backends = 0;
   int thinking = 0;  // of these, client's turn inside a transaction
+  int pinned = 0;    // of these, pinned client's turn outside one
   int queued = 0;
   int peak_backends = 0;
   std::uint64_t leases = 0;
@@ -67,6 +68,7 @@ struct ServerPressure {
   int max_backends = 0;
   int backends = 0;
   int thinking = 0;                    // all pools together
+  int pinned = 0;                      // likewise
   int queued = 0;                      // likewise
   std::int64_t wanted_backends = 0;    // sum of sensible_size() of all pools
   int oversized_pools = 0;             // pools whose size in force is above that

@@ -124,6 +124,12 @@ bool register_client(int descriptor, ClientRef *client) {
   slot.startup_settings = 0;
   slot.statements = 0;
   slot.unnamed_statement = 0;
+  slot.session_settings = 0;
+  slot.sequences = 0;
+  slot.pins.store(0, std::memory_order_relaxed);
+  slot.pinned_since_us.store(0, std::memory_order_relaxed);
+  slot.last_backend.store(kNoIndex, std::memory_order_relaxed);
+  slot.idle_session_timeout_ms.store(-1, std::memory_order_relaxed);
   slot.application_name[0] = '\0';
   slot.word.store(ClientWord{generation, kNoIndex, ClientState::authenticating}.pack());
   state.header->clients.fetch_add(1);

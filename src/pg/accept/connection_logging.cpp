@@ -13,15 +13,9 @@ extern "C" {
 #include "utils/memutils.h"
 }
 
-namespace sluice::pg {
+#include "pg/session/setting_records.hpp"
 
-static config_generic *find_setting(const char *name) {
-  int count;
-  config_generic **records = all_settings(&count);
-  for (int i = 0; i < count; i++)
-    if (strcmp(records[i]->name, name) == 0) return records[i];
-  return nullptr;
-}
+namespace sluice::pg {
 
 static void follow_files(const char *name, const ConfigVariable *lines) {
   config_generic *record = find_setting(name);

@@ -295,6 +295,7 @@ static std::uint32_t admit(Login *login) {
                            target.database_name, target.role_name),
                     errhint("You may need to increase \"%s\".", "sluice.max_pools")));
   pool_learns_superuser(pool, target.superuser);
+  pool_learns_changed_settings(pool);
   return pool;
 }
 

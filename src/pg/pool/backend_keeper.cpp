@@ -42,6 +42,28 @@ constexpr int kHelloAttempts = 20;
 
 // ------------------------------------------------------------------ census
 
+// What the client of this backend is pinned to it by; 0 if it is not.  A client that has left meanwhile, or its slot's
+// next owner, makes the answer a moment old.
+static std::uint32_t pins_of(const BackendSlot &backend) {
+  const std::uint32_t client = backend.client.load(std::memory_order_relaxed);
+  return client < shared().header->max_clients ? shared().clients[client].pins.load(std::memory_order_relaxed) : 0;
+}
+
+// Who is pinned for longest.  Since the pin, not since the last statement.
+static void count_pinned(PoolCensus &census, const BackendSlot &backend, std::int64_t now_us) {
+  const std::uint32_t client = backend.client.load(std::memory_order_relaxed);
+  const std::int64_t since_us =
+      client < shared().header->max_clients ? shared().clients[client].pinned_since_us.load(std::memory_order_relaxed)
+                                            : 0;
+  const std::int64_t age_us =
+      now_us - (since_us != 0 ? since_us : backend.state_since_us.load(std::memory_order_relaxed));
+  census.pinned++;
+  if (census.longest_pinned_pid != 0 && age_us <= census.longest_pinned_us) return;
+  census.longest_pinned_us = age_us;
+  census.longest_pinned_pid = backend.pid.load(std::memory_order_relaxed);
+  census.longest_pinned_reasons = pins_of(backend);
+}
+
 PoolCensus take_census(std::uint32_t pool_index, std::int64_t now_us) {
   SharedState &state = shared();
   PoolCensus census;
@@ -49,12 +71,17 @@ PoolCensus take_census(std::uint32_t pool_index, std::int64_t now_us) {
   for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
     const BackendSlot &backend = state.backends[i];
     if (backend.pool.load(std::memory_order_relaxed) != pool_index) continue;
-    switch (static_cast<BackendState>(backend.state.load(std::memory_order_relaxed))) {
+    const auto backend_state = static_cast<BackendState>(backend.state.load(std::memory_order_relaxed));
+    if ((backend_state == BackendState::thinking || backend_state == BackendState::pinned) &&
+        backend.retire_requested.load(std::memory_order_relaxed) == 0)
+      census.resting_and_staying++;
+    switch (backend_state) {
       case BackendState::assigned:
       case BackendState::active: census.active++; break;
       case BackendState::waiting:
       case BackendState::lingering: census.idle++; break;
       case BackendState::held: census.held++; break;
+      case BackendState::pinned: count_pinned(census, backend, now_us); break;
       case BackendState::starting: census.starting++; break;
       case BackendState::failed: census.failed++; break;
       case BackendState::thinking: {
@@ -93,6 +120,8 @@ static void prepare_backend_slot(BackendSlot &backend, std::uint32_t pool_index,
   backend.state_since_us.store(now_us);
   backend.started_at.store(0);
   backend.transactions.store(0);
+  // Before the process can read the settings: what it reads is not older than this.
+  backend.role_setting_changes.store(shared().pools[pool_index].role_setting_changes.load());
   backend.retire_requested.store(0);
   backend.poked.store(0);
   backend.cancel_lease.store(0);
@@ -359,6 +388,7 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
   const PoolCensus census = take_census(pool_index, now_us);
 
   pool.thinking.store(census.thinking);
+  pool.pinned.store(census.pinned);
   PoolLoad load{};
   load.waiting = count_lasting_demand(pool_index, now_us);
   load.backends = pool.backends.load();
@@ -366,7 +396,7 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
   // enough, the client it was started for still waits then.  One that has failed
   // counts until it is buried, or another would be started before anyone is told.
   load.starting = census.starting + census.failed;
-  load.thinking = census.thinking;
+  load.resting = census.thinking + census.pinned;
   load.min_size = pool.min_size.load();
   load.max_size = pool.max_size.load();
   load.clients = pool.clients.load();
@@ -389,6 +419,15 @@ void retire_pool_backends(std::uint32_t pool_index) {
   }
 }
 
+void retire_outdated_backends(std::uint32_t pool_index, std::uint64_t role_setting_changes) {
+  for (std::uint32_t i = 0; i < shared().header->max_backends; i++) {
+    const BackendSlot &backend = shared().backends[i];
+    if (backend.pool.load() == pool_index && backend.state.load() != static_cast<std::uint32_t>(BackendState::free) &&
+        backend.role_setting_changes.load() < role_setting_changes && backend.retire_requested.load() == 0)
+      request_retirement(i, RetireReason::changed_defaults);
+  }
+}
+
 // How many backends of the pool have been told to leave already.
 static int count_retiring(std::uint32_t pool_index) {
   SharedState &state = shared();
@@ -402,25 +441,9 @@ static int count_retiring(std::uint32_t pool_index) {
   return count;
 }
 
-void govern_retirement(std::uint32_t pool_index, std::int64_t now_us) {
+// Asks each backend of the pool that has no work, or each that has some.
+static void retire_where_due(std::uint32_t pool_index, BackendLoad &load, bool without_work) {
   SharedState &state = shared();
-  PoolSlot &pool = state.pools[pool_index];
-  PoolBook &book = pool_books[pool_index];
-  BackendLoad load{};
-
-  load.backends = pool.backends.load();
-  load.retiring = count_retiring(pool_index);
-  load.thinking = pool.thinking.load();
-  load.clients = pool.clients.load();
-  load.min_size = pool.min_size.load();
-  load.max_size = pool.max_size.load();
-  load.idle_timeout_us = static_cast<std::int64_t>(pool.idle_timeout_ms.load()) * 1000;
-  if (!is_above_maximum(load.backends, load.retiring, load.thinking, load.max_size))
-    book.above_maximum_since_us = 0;
-  else if (book.above_maximum_since_us == 0)
-    book.above_maximum_since_us = now_us;
-  load.above_maximum_since_us = book.above_maximum_since_us;
-
   for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
     const BackendSlot &backend = state.backends[i];
     const auto backend_state = static_cast<BackendState>(backend.state.load());
@@ -428,12 +451,39 @@ void govern_retirement(std::uint32_t pool_index, std::int64_t now_us) {
         backend_state == BackendState::starting || backend.retire_requested.load() != 0)
       continue;
     const bool idle = backend_state == BackendState::waiting || backend_state == BackendState::lingering;
-    load.age = BackendAge{now_us, idle ? backend.state_since_us.load() : 0, backend.expires_us.load()};
+    if (idle != without_work) continue;
+    load.pinned = pins_of(backend) != 0;
+    load.age.idle_since_us = idle ? backend.state_since_us.load() : 0;
+    load.age.expires_us = backend.expires_us.load();
     const RetireReason reason = decide_retirement(load);
     if (reason == RetireReason::none) continue;
     request_retirement(i, reason);
     load.retiring++;
   }
+}
+
+void govern_retirement(std::uint32_t pool_index, std::int64_t now_us) {
+  PoolSlot &pool = shared().pools[pool_index];
+  PoolBook &book = pool_books[pool_index];
+  BackendLoad load{};
+
+  load.age.now_us = now_us;
+  load.backends = pool.backends.load();
+  load.retiring = count_retiring(pool_index);
+  load.resting = take_census(pool_index, now_us).resting_and_staying;
+  load.clients = pool.clients.load();
+  load.min_size = pool.min_size.load();
+  load.max_size = pool.max_size.load();
+  load.idle_timeout_us = static_cast<std::int64_t>(pool.idle_timeout_ms.load()) * 1000;
+  if (!is_above_maximum(load.backends, load.retiring, load.resting, load.max_size))
+    book.above_maximum_since_us = 0;
+  else if (book.above_maximum_since_us == 0)
+    book.above_maximum_since_us = now_us;
+  load.above_maximum_since_us = book.above_maximum_since_us;
+
+  // Those without work first: they leave at once.
+  retire_where_due(pool_index, load, true);
+  retire_where_due(pool_index, load, false);
 }
 
 }  // namespace sluice::pg

@@ -16,9 +16,13 @@ namespace sluice::pg {
 
 // How the backends of a pool spend this moment.
 struct PoolCensus {
-  int active = 0, idle = 0, thinking = 0, held = 0, starting = 0, failed = 0;
+  int active = 0, idle = 0, thinking = 0, held = 0, pinned = 0, starting = 0, failed = 0;
+  int resting_and_staying = 0;  // of those that think or are pinned, not told to leave
   std::int64_t longest_thinking_us = 0;
   std::int32_t longest_thinking_pid = 0;
+  std::int64_t longest_pinned_us = 0;
+  std::int32_t longest_pinned_pid = 0;
+  std::uint32_t longest_pinned_reasons = 0;  // pin_bit(PinReason)
 };
 PoolCensus take_census(std::uint32_t pool, std::int64_t now_us);
 
@@ -30,6 +34,10 @@ void govern_retirement(std::uint32_t pool, std::int64_t now_us);
 
 // Every backend of the pool is to leave: what it was started with is no longer true.
 void retire_pool_backends(std::uint32_t pool);
+
+// The same for those that were started before the role or the database got the
+// settings it has now: with a lower number of PoolSlot::role_setting_changes.
+void retire_outdated_backends(std::uint32_t pool, std::uint64_t role_setting_changes);
 
 // Takes notice of workers that have ended.
 void bury_dead_backends(std::int64_t now_us);

@@ -24,6 +24,7 @@ struct PoolBook {
   bool start_put_off;  // wanted while another was under way
   std::int64_t retry_after_us;          // no start before this time
   std::int64_t above_maximum_since_us;  // 0 = it is not
+  std::uint64_t role_setting_changes;   // of the pool, when its backends were looked at
 };
 
 struct BackendBook {

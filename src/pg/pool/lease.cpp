@@ -63,6 +63,8 @@ extern "C" {
 #include "pg/pool/wake_up.hpp"
 #include "pg/session/interrupts.hpp"
 #include "pg/session/session.hpp"
+#include "pg/session/statistics.hpp"
+#include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 
 namespace sluice::pg {
@@ -70,12 +72,14 @@ namespace sluice::pg {
 static int control = -1;
 static int pool_epoll = -1;
 static std::uint32_t *known_generations = nullptr;  // [max_clients]; generation + 1, 0 = no copy
-static std::int64_t pending_statistics_us = -1;
 static bool counted_as_waiter = false;
 static bool counted_as_lingerer = false;
+static bool queue_is_for_others = false;  // as of the last look: see is_for_another()
 
 constexpr int kControlPatienceMs = 1000;
 constexpr int kWelcomeAttempts = 10;
+constexpr std::int64_t kForcedSwitchPatienceUs = 2'000'000;
+constexpr long kForcedSwitchPauseUs = 200;
 
 // ------------------------------------------------------------------ joining
 
@@ -152,17 +156,6 @@ void join_pool() {
   }
   if (pool_epoll < 0)
     ereport(FATAL, (errcode(ERRCODE_CONNECTION_FAILURE), errmsg("the dispatcher of pg_sluice did not answer")));
-}
-
-// ------------------------------------------------------------------ statistics while idle
-
-void set_statistics_deadline(std::int64_t deadline_us) { pending_statistics_us = deadline_us; }
-std::int64_t statistics_deadline_us() { return pending_statistics_us; }
-
-void flush_due_statistics() {
-  if (pending_statistics_us < 0 || monotonic_us() < pending_statistics_us) return;
-  pending_statistics_us = -1;
-  pgstat_report_stat(true);
 }
 
 // ------------------------------------------------------------------ the client's socket
@@ -267,13 +260,42 @@ static bool take_client(ClientRef client, ClientState from) {
   return false;
 }
 
+// sluice.debug_force_switch: a client is not for the backend that had it last, for as long as another can be hoped for.
+static bool is_for_another(ClientRef client) {
+  if (!setting_debug_force_switch) return false;
+  const ClientSlot &slot = shared().clients[client.slot];
+  const std::int64_t since_us = slot.ready_since_us.load(std::memory_order_relaxed);
+  return slot.last_backend.load(std::memory_order_relaxed) == session.index && session.pool->max_size.load() > 1 &&
+         (since_us == 0 || monotonic_us() - since_us < kForcedSwitchPatienceUs);
+}
+
+// Puts an entry back for the others, without looking at it again this time.
+static void leave_in_queue(std::uint64_t entry) {
+  if (!session.pool->wait_queue.get().bounded_push(entry))
+    shared().clients[ClientRef::unpack(entry).slot].flags.fetch_or(kClientUnqueued);
+}
+
 static bool take_from_queue() {
   std::uint64_t entry;
   PoolSlot *pool = session.pool;
 
+  queue_is_for_others = false;
   if (pool->queued.load() <= 0 || session.backend->retire_requested.load() != 0) return false;
-  while (pool->wait_queue.get().pop(entry))
-    if (take_client(ClientRef::unpack(entry), ClientState::ready)) return true;
+  for (int for_others = 0; for_others <= pool->queued.load() && pool->wait_queue.get().pop(entry);) {
+    // Told to leave since: this may be a client that was queued afterwards because it must not be served here.
+    if (session.backend->retire_requested.load() != 0) {
+      leave_in_queue(entry);
+      see_to_the_set();
+      return false;
+    }
+    if (is_for_another(ClientRef::unpack(entry))) {
+      leave_in_queue(entry);
+      queue_is_for_others = true;
+      for_others++;
+    } else if (take_client(ClientRef::unpack(entry), ClientState::ready)) {
+      return true;
+    }
+  }
   return false;
 }
 
@@ -311,6 +333,11 @@ static bool take_event(const epoll_event &event) {
   if (is_left_to_the_dispatcher(event)) return false;
   if (session.backend->retire_requested.load() != 0) {
     pass_on(event);
+    return false;
+  }
+  if (is_for_another(ClientRef::unpack(event.data.u64))) {
+    pass_on(event);
+    if (!wake_sleeping_backend(session.pool_index)) ask_dispatcher_to_watch(session.pool_index);
     return false;
   }
   return take_client(ClientRef::unpack(event.data.u64), ClientState::idle);
@@ -356,7 +383,7 @@ static Sleep sleep_in_set(epoll_event *event) {
   // The queue, not the number of clients that wait: some may not have found room in it.
   if (pool->wait_queue.get().empty()) {
     pgstat_report_wait_start(WAIT_EVENT_CLIENT_READ);
-    ready = wait_for_event(pool_epoll, event, pending_statistics_us) == Wake::ready;
+    ready = wait_for_event(pool_epoll, event, statistics_deadline_us()) == Wake::ready;
     pgstat_report_wait_end();
   }
   pool->waiters.fetch_sub(1);
@@ -383,6 +410,10 @@ int lease_client() {
       continue;
     }
     flush_due_statistics();
+    if (queue_is_for_others) {  // not asleep, but not wanted either
+      pg_usleep(kForcedSwitchPauseUs);
+      continue;
+    }
     const Sleep slept = sleep_in_set(&event);
     if (slept == Sleep::assignment) break;
     if (slept == Sleep::event) {
@@ -410,7 +441,7 @@ bool linger_on_client(std::int64_t deadline_us) {
   Wake wake = Wake::interrupted;
 
   // Many clients connect for one transaction: no backend goes to sleep on those.
-  if (session.client->transactions.load(std::memory_order_relaxed) <= 1) return false;
+  if (session.client->transactions.load(std::memory_order_relaxed) <= 1 || setting_debug_force_switch) return false;
   if (is_wanted_elsewhere()) return false;
   session.backend->poked.store(0);
   enter_state(BackendState::lingering, coarse_monotonic_us());
@@ -419,8 +450,8 @@ bool linger_on_client(std::int64_t deadline_us) {
   pgstat_report_wait_start(WAIT_EVENT_CLIENT_READ);
   while (!is_wanted_elsewhere() && session.backend->poked.load() == 0 && !session.told_to_leave) {
     std::int64_t until_us = deadline_us;
-    if (pending_statistics_us >= 0 && (until_us < 0 || pending_statistics_us < until_us))
-      until_us = pending_statistics_us;
+    if (statistics_deadline_us() >= 0 && (until_us < 0 || statistics_deadline_us() < until_us))
+      until_us = statistics_deadline_us();
     wake = wait_for_socket(descriptor, POLLIN, until_us);
     if (wake == Wake::ready) break;
     if (wake == Wake::interrupted) handle_interrupts();
@@ -438,6 +469,7 @@ static void close_lease() {
   session.backend->client.store(kNoIndex);
   session.client = nullptr;
   session.held = false;
+  session.pins = 0;
   session.lease = 0;
 }
 
@@ -447,6 +479,7 @@ void give_back_client() {
   epoll_event event{};
 
   slot->state_since_us.store(coarse_monotonic_us(), std::memory_order_relaxed);
+  slot->last_backend.store(session.index, std::memory_order_relaxed);
   close_lease();
   // A client that lives for one query never enters the set.
   const bool in_set = (slot->flags.fetch_or(kClientInSet) & kClientInSet) != 0;

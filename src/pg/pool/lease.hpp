@@ -31,12 +31,6 @@ void give_back_client();
 // The client leaves for good; its socket is shut down and the dispatcher told.
 void dismiss_leased_client();
 
-// Statistics of the cumulative statistics system are kept back for at most this
-// long while the backend is idle; -1 = nothing is pending.
-void set_statistics_deadline(std::int64_t deadline_us);
-void flush_due_statistics();
-std::int64_t statistics_deadline_us();
-
 }  // namespace sluice::pg
 
 #endif

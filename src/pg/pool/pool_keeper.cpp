@@ -93,13 +93,15 @@ static void apply_server_settings(PoolSlot &pool) {
 
 static void reset_pool_counters(PoolSlot &pool) {
   for (std::atomic<std::int32_t> *gauge :
-       {&pool.clients, &pool.backends, &pool.starting, &pool.thinking, &pool.waiters, &pool.lingerers, &pool.armed,
-        &pool.queued, &pool.peak_waiting, &pool.peak_backends})
+       {&pool.clients, &pool.backends, &pool.starting, &pool.thinking, &pool.pinned, &pool.waiters, &pool.lingerers,
+        &pool.armed, &pool.queued, &pool.peak_waiting, &pool.peak_backends})
     gauge->store(0);
   for (std::atomic<std::uint64_t> *counter :
        {&pool.transactions, &pool.leases, &pool.waits, &pool.acquire_timeouts, &pool.starts, &pool.start_failures,
-        &pool.starts_elided, &pool.retirements, &pool.clients_total, &pool.cancels, &pool.clients_lost})
+        &pool.starts_elided, &pool.retirements, &pool.clients_total, &pool.cancels, &pool.clients_lost, &pool.pins_refused,
+        &pool.pin_timeouts})
     counter->store(0);
+  for (std::atomic<std::uint64_t> &pins : pool.pins) pins.store(0);
   pool.watched.store(0);
   pool.wait_us.reset();
   pool.statistics_since_at.store(GetCurrentTimestamp());
@@ -170,6 +172,14 @@ void pool_learns_superuser(std::uint32_t pool_index, bool superuser) {
   if (pool.superuser.exchange(now) == now || pool.backends.load() == 0) return;
   pool.greeting.length.store(0);
   retire_pool_backends(pool_index);
+}
+
+void pool_learns_changed_settings(std::uint32_t pool_index) {
+  PoolBook &book = pool_books[pool_index];
+  const std::uint64_t changes = shared().pools[pool_index].role_setting_changes.load();
+  if (changes == book.role_setting_changes) return;
+  book.role_setting_changes = changes;
+  retire_outdated_backends(pool_index, changes);
 }
 
 int count_clients_of_role(Oid role) {
@@ -406,6 +416,7 @@ void keep_pools(std::int64_t now_us) {
     for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
       if (state.pools[i].state.load() == 0) continue;
       resolve_pool_size(state.pools[i]);
+      pool_learns_changed_settings(i);  // for those who are connected already
       govern_growth(i, now_us);
       govern_retirement(i, now_us);
     }

@@ -27,6 +27,10 @@ std::uint32_t find_or_create_pool(Oid database, Oid role, const char *database_n
 // start; if it has changed they are replaced before anybody new is served.
 void pool_learns_superuser(std::uint32_t pool, bool superuser);
 
+// Whether role or database have been given other settings; to be asked before a
+// client is admitted.  Backends that started with the former ones are replaced.
+void pool_learns_changed_settings(std::uint32_t pool);
+
 // An authenticated client enters its pool: it is made ready (its first lease
 // greets it) and somebody is told.
 void pool_receives_client(std::uint32_t pool, ClientRef client);

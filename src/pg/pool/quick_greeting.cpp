@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: PostgreSQL
 //
+// What is published is only good for new clients as long as role and database have
+// the settings the backend that published it has started with: it carries that
+// backend's number of PoolSlot::role_setting_changes.
+//
 // The published text is guarded by a version that is odd while it is written
 // (a sequence lock): any backend of the pool may write, one at a time; the
 // dispatcher copies and looks whether the version has stayed.
@@ -38,6 +42,8 @@ static void append_parameter(StringInfo output, const char *name, const char *va
 
 void publish_greeting() {
   PoolGreeting &greeting = session.pool->greeting;
+  const std::uint64_t changes = session.backend->role_setting_changes.load();
+  if (changes != session.pool->role_setting_changes.load()) return;  // nobody would be told
   int count;
   config_generic **records = all_settings(&count);
   StringInfoData text;
@@ -58,13 +64,15 @@ void publish_greeting() {
   }
   greeting.length.store(fits ? static_cast<std::uint32_t>(text.len) : 0);
   if (fits) memcpy(greeting.text, text.data, static_cast<std::size_t>(text.len));
+  greeting.role_setting_changes = changes;
   strlcpy(greeting.application_name, application_name, sizeof(greeting.application_name));
   greeting.version.store(version + 2);
   pfree(text.data);
 }
 
 // Copies the published text behind what is in `output`.
-static bool copy_text(PoolGreeting &greeting, StringInfo output, char *application_name_of_pool) {
+static bool copy_text(PoolSlot &pool, StringInfo output, char *application_name_of_pool) {
+  PoolGreeting &greeting = pool.greeting;
   const int start = output->len;
   const std::uint32_t version = greeting.version.load();
   const std::uint32_t length = greeting.length.load();
@@ -72,8 +80,9 @@ static bool copy_text(PoolGreeting &greeting, StringInfo output, char *applicati
   if ((version & 1) != 0 || length == 0 || length > sizeof(greeting.text)) return false;
   appendBinaryStringInfo(output, greeting.text, static_cast<int>(length));
   memcpy(application_name_of_pool, greeting.application_name, kNameLength);
+  const bool current = greeting.role_setting_changes == pool.role_setting_changes.load();
   std::atomic_thread_fence(std::memory_order_acquire);
-  if (greeting.version.load() == version) return true;
+  if (current && greeting.version.load() == version) return true;
   output->len = start;
   output->data[start] = '\0';
   return false;
@@ -88,9 +97,9 @@ bool append_greeting(std::uint32_t pool_index, ClientRef client, StringInfo outp
   // in_hot_standby changes by itself; a session-mode client is told its backend's
   // process id; a pool without backends may turn out to be unable to have any.
   if (slot.startup_settings != 0 || pool.backends.load() - pool.starting.load() <= 0 || RecoveryInProgress() ||
-      pool.mode.load() != static_cast<std::int32_t>(PoolMode::transaction))
+      pool.mode.load() == static_cast<std::int32_t>(PoolMode::session))
     return false;
-  if (!copy_text(pool.greeting, output, pool_name)) return false;
+  if (!copy_text(pool, output, pool_name)) return false;
   append_parameter(output, "application_name", slot.application_name[0] != '\0' ? slot.application_name : pool_name);
   key[0] = pg_hton32(slot.cancel_pid.load());
   key[1] = pg_hton32(slot.cancel_key.load());

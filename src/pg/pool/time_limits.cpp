@@ -51,6 +51,25 @@ void forget_clients_of_backend(std::uint32_t backend) {
 
 // ------------------------------------------------------------------ time limits
 
+static void append_pinned(StringInfo detail, const PoolCensus &census) {
+  char reasons[256];
+  describe_pins(census.longest_pinned_reasons, reasons, sizeof(reasons));
+  appendStringInfo(detail, ", %d pinned (longest " INT64_FORMAT " s, pid %d", census.pinned,
+                   census.longest_pinned_us / 1000000, census.longest_pinned_pid);
+  if (reasons[0] != '\0') appendStringInfo(detail, ": %s", reasons);  // it may have been released just now
+  appendStringInfoChar(detail, ')');
+}
+
+// Pinned backends count against the server's maximum alone: they are in the way
+// when that is reached.
+static bool pins_are_in_the_way() {
+  const SharedState &state = shared();
+  if (state.header->backends.load() < static_cast<std::int32_t>(state.header->max_backends)) return false;
+  for (std::uint32_t i = 0; i < state.header->max_backends; i++)
+    if (state.backends[i].state.load() == static_cast<std::uint32_t>(BackendState::pinned)) return true;
+  return false;
+}
+
 static void describe_full_pool(StringInfo detail, std::uint32_t pool_index, std::int64_t now_us) {
   const PoolSlot &pool = shared().pools[pool_index];
   const PoolCensus census = take_census(pool_index, now_us);
@@ -68,6 +87,7 @@ static void describe_full_pool(StringInfo detail, std::uint32_t pool_index, std:
     appendStringInfo(detail, " (longest " INT64_FORMAT " s, pid %d)", census.longest_thinking_us / 1000000,
                      census.longest_thinking_pid);
   if (census.held > 0) appendStringInfo(detail, ", %d held by sessions", census.held);
+  if (census.pinned > 0) append_pinned(detail, census);
   if (census.starting > 0) appendStringInfo(detail, ", %d starting", census.starting);
   appendStringInfo(detail, waiting == 1 ? "; %d client is waiting." : "; %d clients are waiting.", waiting);
 }
@@ -82,7 +102,10 @@ static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int
   appendStringInfo(&message, "could not get a backend from pool \"%s/%s\" within %d ms", pool.role, pool.database,
                    pool.acquire_timeout_ms.load());
   describe_full_pool(&detail, pool_index, now_us);
-  const char *hint = "See the view sluice.backends, or consider raising \"sluice.max_pool_size\".";
+  const char *hint = pins_are_in_the_way()
+                         ? "See the column \"pins\" of the view sluice.clients, or consider setting "
+                           "\"sluice.pin_timeout\", or \"sluice.on_session_state\" to \"error\"."
+                         : "See the view sluice.backends, or consider raising \"sluice.max_pool_size\".";
   append_fatal_response(&words, ERRCODE_TOO_MANY_CONNECTIONS, message.data, detail.data, hint);
   // Unless a backend has taken it at the last moment.
   if (end_client(client, ClientState::ready, &words)) {
@@ -116,6 +139,12 @@ static void requeue(PoolSlot &pool, ClientSlot &slot, ClientRef client) {
   if (pool.wait_queue.get().bounded_push(client.pack())) slot.flags.fetch_and(~kClientUnqueued);
 }
 
+// What the client has set itself, or what its role and database give it.
+static std::int64_t idle_session_limit_us(const ClientSlot &slot, const PoolSlot &pool) {
+  const std::int32_t own_ms = slot.idle_session_timeout_ms.load(std::memory_order_relaxed);
+  return std::int64_t{own_ms >= 0 ? own_ms : pool.idle_session_timeout_ms.load()} * 1000;
+}
+
 void scan_clients(std::int64_t now_us) {
   SharedState &state = shared();
   for (std::uint32_t i = 0; i < client_high_water(); i++) {
@@ -143,7 +172,7 @@ void scan_clients(std::int64_t now_us) {
         requeue(pool, slot, client);
     } else if (word.state == ClientState::idle) {
       const std::int64_t idle_us = now_us - slot.state_since_us.load(std::memory_order_relaxed);
-      const std::int64_t limit_us = static_cast<std::int64_t>(pool.idle_session_timeout_ms.load()) * 1000;
+      const std::int64_t limit_us = idle_session_limit_us(slot, pool);
       if (told_to_leave)
         dismiss_client(client, ClientState::idle, ERRCODE_ADMIN_SHUTDOWN, "terminating connection due to administrator command");
       else if (limit_us > 0 && idle_us > limit_us)

@@ -22,6 +22,20 @@ void poke_lingering_backend(std::uint32_t pool) {
   }
 }
 
+bool wake_sleeping_backend(std::uint32_t pool) {
+  SharedState &state = shared();
+  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+    const BackendSlot &backend = state.backends[i];
+    const std::int32_t pid = backend.pid.load();
+    if (backend.state.load() != static_cast<std::uint32_t>(BackendState::waiting) || backend.pool.load() != pool ||
+        pid == 0)
+      continue;
+    kill(pid, SIGUSR2);
+    return true;
+  }
+  return false;
+}
+
 void ask_dispatcher_to_watch(std::uint32_t pool) {
   SharedState &state = shared();
   std::uint32_t unwatched = 0;

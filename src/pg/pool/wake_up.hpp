@@ -16,6 +16,10 @@ constexpr std::uint64_t kBellEvent = ~std::uint64_t{0};
 // once: the caller that changes `poked` from 0 sends the signal.
 void poke_lingering_backend(std::uint32_t pool);
 
+// Makes one backend that sleeps in the epoll set look at the wait queue.  False
+// when none sleeps.
+bool wake_sleeping_backend(std::uint32_t pool);
+
 // Asks the dispatcher to look after the pool.  Once until it has stopped again.
 void ask_dispatcher_to_watch(std::uint32_t pool);
 

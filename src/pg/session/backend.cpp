@@ -57,9 +57,15 @@ PGDLLEXPORT void sluice_backend_main(Datum arg);
 #include "pg/session/greeting.hpp"
 #include "pg/session/interrupts.hpp"
 #include "pg/session/message_reader.hpp"
+#include "pg/session/pins.hpp"
+#include "pg/session/sequences.hpp"
 #include "pg/session/session.hpp"
-#include "pg/session/session_reset.hpp"
+#include "pg/session/session_settings.hpp"
+#include "pg/session/session_watch.hpp"
+#include "pg/session/setting_records.hpp"
 #include "pg/session/simple_query.hpp"
+#include "pg/session/state_timing.hpp"
+#include "pg/session/statistics.hpp"
 #include "pg/session/statements.hpp"
 #include "pg/session/transaction.hpp"
 #include "pg/settings.hpp"
@@ -98,12 +104,8 @@ static void end_client(bool in_the_middle) {
   (void)flush_stream();
   mute_stream(true);
   drop_local_unnamed_statement();
-  bool clean = true;
-  if (was_held)
-    clean = reset_after_session();
-  else
-    reset_after_transaction();
-  apply_no_startup_settings();
+  withdraw_statements_from_sql();
+  const bool clean = release_session_state(was_held);
   mute_stream(false);
   pgstat_report_activity(STATE_IDLE, nullptr);
   see_client_off();
@@ -113,24 +115,27 @@ static void end_client(bool in_the_middle) {
   if (!clean) leave_for_good();
 }
 
+// Puts what the client has into its store.  False when there is no memory: then
+// the client has to stay.
+static bool store_session_state() { return store_session_settings() && store_sequences() && store_unnamed_statement(); }
+
 static void part_from_client() {
   session.cleaning_up = true;
-  store_unnamed_statement();
+  if (!store_session_state()) {
+    pin_for_lack_of_memory();
+    enter_state(BackendState::pinned, coarse_monotonic_us());
+    session.cleaning_up = false;
+    return;
+  }
+  withdraw_statements_from_sql();
   drop_local_unnamed_statement();
   see_client_off();
   give_back_client();
+  if (renewal_is_due()) leave_for_good();
   session.cleaning_up = false;
 }
 
 // ------------------------------------------------------------------ between commands
-
-static void report_statistics() {
-  const long wait_ms = pgstat_report_stat(false);
-  if (wait_ms <= 0)
-    set_statistics_deadline(-1);
-  else if (statistics_deadline_us() < 0)
-    set_statistics_deadline(monotonic_us() + wait_ms * 1000);
-}
 
 static void count_transaction() {
   session.pool->transactions.fetch_add(1, std::memory_order_relaxed);
@@ -138,13 +143,14 @@ static void count_transaction() {
   session.backend->transactions.fetch_add(1, std::memory_order_relaxed);
 }
 
-// What cannot be taken away now could not be a moment later either: an error here ends the backend.  A cancel comes too
-// late by now, and must not be the reason.
-static void reset_for_others() {
+// What keeps the client here.  An error would leave that open, so it ends the backend.  A cancel comes too late by now,
+// and must not be the reason.
+static void look_for_pins() {
   end_query();
   QueryCancelPending = false;
   session.cleaning_up = true;
-  reset_after_transaction();
+  update_pins();
+  run_requested_timing();
   session.cleaning_up = false;
 }
 
@@ -163,11 +169,14 @@ static void conclude_command_cycle() {
     // Before ReadyForQuery, so that a client sees its own notifications first.
     if (notifyInterruptPending) ProcessNotifyInterrupt(false);
     report_statistics();
+    if (traces.flush) {
+      traces.flush = false;
+      force_flush_in_pool();
+    }
     set_ps_display("idle");
     pgstat_report_activity(STATE_IDLE, nullptr);
     if (session.in_query) count_transaction();  // a greeting is none
-    // Here, so that changed parameters are reported with this answer.
-    if (!session.held) reset_for_others();
+    if (!session.held) look_for_pins();
   }
   ReportChangedGUCOptions();
   ReadyForQuery(DestRemote);
@@ -177,11 +186,14 @@ static void conclude_command_cycle() {
     enter_state(BackendState::thinking, coarse_monotonic_us());
   else if (session.held)
     enter_state(BackendState::held, coarse_monotonic_us());
+  else if (session.pins != 0)
+    enter_state(BackendState::pinned, coarse_monotonic_us());
 }
 
 // The transaction is over and nothing of the client is buffered: who is next?
 // Returns false when the client has been given back.
 static bool stay_or_part() {
+  if (session.pins != 0) return true;
   const std::int64_t deadline_us = idle_deadline_us(IdleSessionTimeout);
 
   if (linger_on_client(deadline_us)) {
@@ -192,7 +204,7 @@ static bool stay_or_part() {
     return true;
   }
   part_from_client();
-  return false;
+  return session.client != nullptr;
 }
 
 // ------------------------------------------------------------------ executing a message
@@ -461,6 +473,9 @@ static void open_backend() {
   install_severity_hook();
   install_client_stream();
   install_session_watch();
+  open_session_settings();
+  open_pins();
+  install_sequence_carrying();
   open_extended_protocol();
   open_reception();
   whereToSendOutput = DestRemote;
@@ -481,6 +496,7 @@ static void serve_next_client() {
   const int descriptor = lease_client();
   session.reading_command = true;  // an error about its start-up settings ends the client
   receive_client(descriptor);
+  load_sequences();
   session.held = is_session_mode();
   if (session.held) session.client->flags.fetch_or(kClientHeld);
   if ((session.client->flags.load() & kClientGreeted) == 0) {

@@ -27,6 +27,8 @@ extern "C" {
 #include "pg/session/client_store.hpp"
 #include "pg/session/client_stream.hpp"
 #include "pg/session/session.hpp"
+#include "pg/session/session_settings.hpp"
+#include "pg/session/setting_records.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 
@@ -63,20 +65,6 @@ static int count_settings() {
 
 bool settings_were_added() { return count_settings() != base_setting_count; }
 
-std::uint64_t startup_settings_hash() { return applied_hash; }
-
-static config_generic *find_setting(const char *name) {
-  int count;
-  config_generic **records = all_settings(&count);
-  for (int i = 0; i < count; i++)
-    if (pg_strcasecmp(records[i]->name, name) == 0) return records[i];
-
-  // An old name of a setting?
-  const char *present_name = nullptr;
-  (void)GetConfigOptionByName(name, &present_name, true);
-  return present_name != nullptr && pg_strcasecmp(present_name, name) != 0 ? find_setting(present_name) : nullptr;
-}
-
 void remember_baseline_settings() {
   application_name_record = find_setting("application_name");
   base_name_source = application_name_record->source;
@@ -107,13 +95,13 @@ static void save_setting(config_generic *record, bool made_up) {
   saved_settings = saved;
 }
 
-// Of a name the client has made up, which cannot be forgotten again, the value can:
-// to others it is empty.  Unless a library has come and knows the name.
+// A name the client has made up is forgotten with its value.  Unless a library has come and knows the name.
 static void forget_made_up(config_generic *record) {
   const bool known_now = (record->flags & GUC_CUSTOM_PLACEHOLDER) == 0;
   record->source = record->reset_source = PGC_S_DEFAULT;
   (void)set_config_option(record->name, known_now ? nullptr : "", PGC_SU_BACKEND, PGC_S_DEFAULT, GUC_ACTION_SET, true,
                           ERROR, false);
+  if (!known_now) hide_setting(record);
 }
 
 static void restore_setting(const SavedSetting *saved) {
@@ -137,9 +125,9 @@ static void restore_setting(const SavedSetting *saved) {
 // Setting changes between clients are nobody's news: each client was told its
 // values when it came in.
 static void report_to_nobody() {
-  mute_stream(true);
+  const bool was_muted = mute_stream(true);
   ReportChangedGUCOptions();
-  mute_stream(false);
+  mute_stream(was_muted);
 }
 
 static void restore_all() {
@@ -157,10 +145,9 @@ static void restore_all() {
 // A name unknown to the server may be one that the client makes up ("app.tenant").
 static void apply_setting(const char *name, const char *value, GucContext context) {
   config_generic *record = find_setting(name);
-  // Another client may have made it up before, and RESET leaves it without a value.
-  const bool made_up = record == nullptr || ((record->flags & GUC_CUSTOM_PLACEHOLDER) != 0 &&
-                                             GetConfigOption(record->name, true, false) == nullptr);
+  const bool made_up = record == nullptr;
   if (made_up) {
+    (void)unhide_setting(name);
     SetConfigOption(name, "", context, PGC_S_DEFAULT);  // which overlooks what is wrong with the name
     record = find_setting(name);
   }
@@ -180,6 +167,8 @@ static void apply_base_application_name() {
 }
 
 static void change_startup_settings(const StartupSettings *settings) {
+  // They lie below those of the session.
+  withdraw_session_settings();
   // Checks of some settings look into catalogs.
   StartTransactionCommand();
   restore_all();
@@ -199,7 +188,7 @@ static void change_startup_settings(const StartupSettings *settings) {
   CommitTransactionCommand();
 }
 
-void apply_startup_settings(const ClientSlot *client) {
+static void apply_startup_settings(const ClientSlot *client) {
   const StartupSettings *settings = startup_settings(client);
   const std::uint64_t wanted = settings == nullptr ? 0 : settings->hash;
   const bool has_name = client->application_name[0] != '\0';
@@ -211,29 +200,20 @@ void apply_startup_settings(const ClientSlot *client) {
     apply_application_name(client->application_name);
     named_by_client = true;
   }
+}
+
+void apply_client_settings(const ClientSlot *client) {
+  withdraw_other_session_settings(client);
+  apply_startup_settings(client);
+  establish_session_settings(client);
   report_to_nobody();
 }
 
-void apply_no_startup_settings() {
+void withdraw_client_settings() {
+  withdraw_session_settings();
   if (saved_settings != nullptr) change_startup_settings(nullptr);
   apply_base_application_name();
   report_to_nobody();
-}
-
-bool session_settings_changed() {
-  int count;
-  config_generic **records = all_settings(&count);
-  for (int i = 0; i < count; i++)
-    if (records[i]->source == PGC_S_SESSION) return true;
-  return false;
-}
-
-void reset_session_settings() {
-  StartTransactionCommand();
-  SetConfigOption("session_authorization", nullptr, PGC_USERSET, PGC_S_SESSION);
-  SetConfigOption("role", nullptr, PGC_USERSET, PGC_S_SESSION);
-  ResetAllOptions();
-  CommitTransactionCommand();
 }
 
 // Which settings of the pool come from the role or the database: the dispatcher,
@@ -276,15 +256,16 @@ void publish_pool_settings() {
 void reload_configuration() {
   if (session.client == nullptr) {
     // A session that has set something for itself does not speak for the pool.
-    apply_no_startup_settings();
+    withdraw_client_settings();
     ProcessConfigFile(PGC_SIGHUP);
     report_to_nobody();
     publish_pool_settings();
     publish_greeting();
-  } else if (saved_settings != nullptr && !IsTransactionState()) {
+  } else if (saved_settings != nullptr && !IsTransactionState() && store_session_settings()) {
     change_startup_settings(nullptr);
     ProcessConfigFile(PGC_SIGHUP);
     apply_startup_settings(session.client);
+    establish_session_settings(session.client);
   } else {
     ProcessConfigFile(PGC_SIGHUP);
   }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: PostgreSQL
 //
-// The settings a client brings with its start-up packet, applied to whichever
-// backend serves it, and what its transactions leave behind, taken away again.
+// The settings of a client, applied to whichever backend serves it: those it
+// brings with its start-up packet (here), and those it has SET since
+// (session_settings.hpp).
 
 #ifndef SLUICE_PG_SESSION_CLIENT_SETTINGS_HPP
 #define SLUICE_PG_SESSION_CLIENT_SETTINGS_HPP
@@ -17,23 +18,14 @@ namespace sluice::pg {
 // Remembers what this backend is like without any client.  Once, after start.
 void remember_baseline_settings();
 
-// Makes this backend's start-up settings those of the client (nothing is done
-// when they are the same).  Errors are those of a direct connection's start;
-// what had been applied by then is taken back by the next call.
-void apply_startup_settings(const ClientSlot *client);
+// Makes this backend's settings those of the client, start-up settings and those
+// of its session (session_settings.hpp); nothing is done when they are the same.
+// Errors are those of a direct connection's start; what had been applied by then
+// is taken back by the next call.
+void apply_client_settings(const ClientSlot *client);
 
-// Takes all start-up settings back.
-void apply_no_startup_settings();
-
-// The hash of the start-up settings in force; 0 = none.
-std::uint64_t startup_settings_hash();
-
-// True if some setting was changed since the transaction or session began
-// (SET, set_config, SET LOCAL while the transaction lasts).
-bool session_settings_changed();
-
-// RESET ALL, with the role and session authorization.
-void reset_session_settings();
+// Takes them all back.
+void withdraw_client_settings();
 
 // True if a setting has come into existence since the baseline: a library was
 // loaded or a custom setting was made up.

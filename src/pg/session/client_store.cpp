@@ -9,17 +9,11 @@ extern "C" {
 
 #include <new>
 
+#include "pg/session/sequences.hpp"
+#include "pg/session/session_settings.hpp"
 #include "pg/shared_memory.hpp"
 
 namespace sluice::pg {
-
-// One of the client's names for a statement; a list with the latest used in front.
-struct NamedStatement {
-  dsa_pointer next;
-  dsa_pointer statement;
-  std::uint32_t name_hash;
-  char name[1];
-};
 
 template <typename T>
 static T *at(dsa_pointer pointer) {
@@ -59,44 +53,75 @@ const char *stored_query(const StoredStatement *statement) {
   return reinterpret_cast<const char *>(statement->types) + types_bytes(statement->type_count);
 }
 
-static bool is_same_statement(const StoredStatement *stored, std::uint64_t hash, const char *query,
-                              std::size_t query_length, const Oid *types, int type_count,
-                              std::uint64_t settings_hash) {
-  return stored->hash == hash && stored->settings_hash == settings_hash && stored->type_count == type_count &&
-         stored->query_length == query_length && memcmp(stored_query(stored), query, query_length) == 0 &&
-         (type_count == 0 || memcmp(stored->types, types, static_cast<std::size_t>(type_count) * sizeof(Oid)) == 0);
+const char *stored_settings(const StoredStatement *statement) {
+  return stored_query(statement) + statement->query_length + 1;
 }
 
-std::uint64_t acquire_statement(const char *query, const Oid *types, int type_count, std::uint64_t settings_hash) {
-  const std::size_t query_length = strlen(query);
-  std::uint64_t hash = hash_of(query, query_length, settings_hash);
-  if (type_count > 0) hash = hash_of(types, static_cast<std::size_t>(type_count) * sizeof(Oid), hash);
+static std::size_t given_types_bytes(int type_count) { return static_cast<std::size_t>(type_count) * sizeof(Oid); }
+
+static bool is_same_statement(const StoredStatement *stored, std::uint64_t hash, std::size_t query_length,
+                              const StatementText &text) {
+  return stored->hash == hash && stored->settings_key == text.settings_key && stored->location == text.location &&
+         stored->dated == text.dated && stored->type_count == text.type_count &&
+         stored->query_length == query_length && memcmp(stored_query(stored), text.query, query_length) == 0 &&
+         (text.type_count == 0 || memcmp(stored->types, text.types, given_types_bytes(text.type_count)) == 0);
+}
+
+static void fill_statement(StoredStatement *stored, std::uint64_t hash, std::size_t query_length,
+                           const StatementText &text) {
+  stored->hash = hash;
+  stored->settings_key = text.settings_key;
+  stored->settings_meaning = text.settings_meaning;
+  stored->dated = text.dated;
+  stored->references.store(1);
+  stored->query_length = static_cast<std::uint32_t>(query_length);
+  stored->settings_length = text.settings_length;
+  stored->location = text.location;
+  stored->type_count = static_cast<std::uint16_t>(text.type_count);
+  if (text.type_count > 0) memcpy(stored->types, text.types, given_types_bytes(text.type_count));
+  memcpy(const_cast<char *>(stored_query(stored)), text.query, query_length + 1);
+  memcpy(const_cast<char *>(stored_settings(stored)), text.settings, text.settings_length);
+}
+
+std::uint64_t try_acquire_statement(const StatementText &text) {
+  const std::size_t query_length = strlen(text.query);
+  std::uint64_t hash = hash_of(text.query, query_length, text.settings_key + static_cast<std::uint32_t>(text.location));
+  if (text.type_count > 0) hash = hash_of(text.types, given_types_bytes(text.type_count), hash);
   const int bucket = static_cast<int>(hash % kStatementBuckets);
   std::uint64_t *head = &statement_buckets()[bucket];
 
   LWLockAcquire(statement_lock(bucket), LW_EXCLUSIVE);
   for (dsa_pointer seen = *head; DsaPointerIsValid(seen); seen = at<StoredStatement>(seen)->next) {
     auto *stored = at<StoredStatement>(seen);
-    if (!is_same_statement(stored, hash, query, query_length, types, type_count, settings_hash)) continue;
+    if (!is_same_statement(stored, hash, query_length, text)) continue;
     stored->references.fetch_add(1);
     LWLockRelease(statement_lock(bucket));
     return seen;
   }
-  // An error here releases the lock with the transaction, and has changed nothing.
-  const dsa_pointer created =
-      dsa_allocate(client_area(), offsetof(StoredStatement, types) + types_bytes(type_count) + query_length + 1);
+  const std::size_t bytes =
+      offsetof(StoredStatement, types) + types_bytes(text.type_count) + query_length + 1 + text.settings_length;
+  const dsa_pointer created = dsa_allocate_extended(client_area(), bytes, DSA_ALLOC_NO_OOM | DSA_ALLOC_HUGE);
+  if (!DsaPointerIsValid(created)) {
+    LWLockRelease(statement_lock(bucket));
+    return 0;
+  }
   auto *stored = new (at<StoredStatement>(created)) StoredStatement;
-  stored->hash = hash;
-  stored->settings_hash = settings_hash;
-  stored->references.store(1);
-  stored->query_length = static_cast<std::uint32_t>(query_length);
-  stored->type_count = static_cast<std::uint16_t>(type_count);
-  if (type_count > 0) memcpy(stored->types, types, static_cast<std::size_t>(type_count) * sizeof(Oid));
-  memcpy(reinterpret_cast<char *>(stored->types) + types_bytes(type_count), query, query_length + 1);
+  fill_statement(stored, hash, query_length, text);
   stored->next = *head;
   *head = created;
   LWLockRelease(statement_lock(bucket));
   return created;
+}
+
+static void raise_out_of_memory() {
+  ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"),
+                  errdetail("There is no room for another prepared statement of a client.")));
+}
+
+std::uint64_t acquire_statement(const StatementText &text) {
+  const std::uint64_t statement = try_acquire_statement(text);
+  if (statement == 0) raise_out_of_memory();
+  return statement;
 }
 
 void release_statement(std::uint64_t statement) {
@@ -115,30 +140,49 @@ void release_statement(std::uint64_t statement) {
 
 // ------------------------------------------------------------------ the client's names
 
-static std::uint32_t name_hash(const char *name) { return static_cast<std::uint32_t>(hash_of(name, strlen(name), 0)); }
+static std::size_t name_length(const char *name) { return strnlen(name, NAMEDATALEN - 1); }
+
+static std::uint32_t hash_name(const char *name, std::size_t length) {
+  return static_cast<std::uint32_t>(hash_of(name, length, 0));
+}
+
+const char *statement_name(const NamedStatement *named) {
+  return reinterpret_cast<const char *>(named->types + named->type_count);
+}
 
 static std::uint64_t *find_link(ClientSlot *slot, const char *name) {
-  const std::uint32_t hash = name_hash(name);
+  const std::size_t length = name_length(name);
+  const std::uint32_t hash = hash_name(name, length);
   std::uint64_t *link = &slot->statements;
   while (*link != 0) {
-    auto *entry = at<NamedStatement>(*link);
-    if (entry->name_hash == hash && strcmp(entry->name, name) == 0) return link;
-    link = &entry->next;
+    auto *named = at<NamedStatement>(*link);
+    if (named->name_hash == hash && strncmp(statement_name(named), name, length) == 0 &&
+        statement_name(named)[length] == '\0')
+      return link;
+    link = &named->next;
   }
   return nullptr;
 }
 
-std::uint64_t find_named_statement(ClientSlot *slot, const char *name) {
+NamedStatement *find_named_statement(ClientSlot *slot, const char *name) {
   std::uint64_t *link = find_link(slot, name);
-  if (link == nullptr) return 0;
+  if (link == nullptr) return nullptr;
   const std::uint64_t found = *link;
-  auto *entry = at<NamedStatement>(found);
+  auto *named = at<NamedStatement>(found);
   if (link != &slot->statements) {
-    *link = entry->next;
-    entry->next = slot->statements;
+    *link = named->next;
+    named->next = slot->statements;
     slot->statements = found;
   }
-  return entry->statement;
+  return named;
+}
+
+NamedStatement *first_named_statement(const ClientSlot *slot) {
+  return slot->statements == 0 ? nullptr : at<NamedStatement>(slot->statements);
+}
+
+NamedStatement *next_named_statement(const NamedStatement *named) {
+  return named->next == 0 ? nullptr : at<NamedStatement>(named->next);
 }
 
 int count_named_statements(const ClientSlot *slot) {
@@ -147,45 +191,86 @@ int count_named_statements(const ClientSlot *slot) {
   return count;
 }
 
-void add_named_statement(ClientSlot *slot, const char *name, std::uint64_t statement) {
-  const dsa_pointer created =
-      dsa_allocate(client_area(), offsetof(NamedStatement, name) + strlen(name) + 1);
-  auto *entry = at<NamedStatement>(created);
-  entry->statement = statement;
-  entry->name_hash = name_hash(name);
-  memcpy(entry->name, name, strlen(name) + 1);
-  entry->next = slot->statements;
+// 0 when there is no memory.
+static dsa_pointer create_name(const char *name, std::uint64_t statement, const Oid *types, int type_count) {
+  const std::size_t length = name_length(name);
+  const dsa_pointer created = dsa_allocate_extended(
+      client_area(), offsetof(NamedStatement, types) + given_types_bytes(type_count) + length + 1, DSA_ALLOC_NO_OOM);
+  if (!DsaPointerIsValid(created)) return 0;
+  auto *named = at<NamedStatement>(created);
+  memset(static_cast<void *>(named), 0, offsetof(NamedStatement, types));
+  named->statement = statement;
+  named->generic_cost = -1;
+  named->name_hash = hash_name(name, length);
+  named->type_count = static_cast<std::uint16_t>(type_count);
+  if (type_count > 0) memcpy(named->types, types, given_types_bytes(type_count));
+  char *stored_name = const_cast<char *>(statement_name(named));
+  memcpy(stored_name, name, length);
+  stored_name[length] = '\0';
+  return created;
+}
+
+NamedStatement *add_named_statement(ClientSlot *slot, const char *name, std::uint64_t statement, const Oid *types,
+                                    int type_count) {
+  const dsa_pointer created = create_name(name, statement, types, type_count);
+  if (created == 0) raise_out_of_memory();
+  auto *named = at<NamedStatement>(created);
+  named->next = slot->statements;
   slot->statements = created;
+  return named;
+}
+
+static void remove_link(std::uint64_t *link) {
+  const dsa_pointer removed = *link;
+  auto *named = at<NamedStatement>(removed);
+  *link = named->next;
+  if (named->statement != 0) release_statement(named->statement);
+  dsa_free(client_area(), removed);
 }
 
 bool remove_named_statement(ClientSlot *slot, const char *name) {
   std::uint64_t *link = find_link(slot, name);
   if (link == nullptr) return false;
-  const dsa_pointer removed = *link;
-  auto *entry = at<NamedStatement>(removed);
-  *link = entry->next;
-  release_statement(entry->statement);
-  dsa_free(client_area(), removed);
+  remove_link(link);
   return true;
 }
 
 void remove_all_named_statements(ClientSlot *slot) {
-  while (slot->statements != 0) {
-    const dsa_pointer removed = slot->statements;
-    auto *entry = at<NamedStatement>(removed);
-    slot->statements = entry->next;
-    release_statement(entry->statement);
-    dsa_free(client_area(), removed);
-  }
+  while (slot->statements != 0) remove_link(&slot->statements);
+}
+
+// ------------------------------------------------------------------ the unnamed statement
+
+// Its place stays when it goes: another one soon follows.
+NamedStatement *stored_unnamed_statement(const ClientSlot *slot) {
+  if (slot->unnamed_statement == 0) return nullptr;
+  auto *named = at<NamedStatement>(slot->unnamed_statement);
+  return named->statement == 0 ? nullptr : named;
+}
+
+void remove_unnamed_statement(ClientSlot *slot) {
+  NamedStatement *named = stored_unnamed_statement(slot);
+  if (named == nullptr) return;
+  const std::uint64_t statement = named->statement;
+  named->statement = 0;
+  release_statement(statement);
+}
+
+bool set_unnamed_statement(ClientSlot *slot, std::uint64_t statement, std::uint64_t result) {
+  remove_unnamed_statement(slot);
+  if (slot->unnamed_statement == 0) slot->unnamed_statement = create_name("", 0, nullptr, 0);
+  if (slot->unnamed_statement == 0) return false;
+  auto *named = at<NamedStatement>(slot->unnamed_statement);
+  named->statement = statement;
+  named->result = result;
+  return true;
 }
 
 void release_client_store(ClientSlot *slot) {
+  release_session_settings(slot);
+  release_stored_sequences(slot);
   remove_all_named_statements(slot);
-  if (slot->unnamed_statement != 0) {
-    const std::uint64_t statement = slot->unnamed_statement;
-    slot->unnamed_statement = 0;
-    release_statement(statement);
-  }
+  if (slot->unnamed_statement != 0) remove_link(&slot->unnamed_statement);
   if (slot->startup_settings != 0) {
     const dsa_pointer settings = slot->startup_settings;
     slot->startup_settings = 0;

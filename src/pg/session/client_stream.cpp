@@ -57,7 +57,11 @@ void open_stream(int descriptor) {
 
 void close_stream() { stream.descriptor = -1; }
 
-void mute_stream(bool on) { stream.muted = on; }
+bool mute_stream(bool on) {
+  const bool was_muted = stream.muted;
+  stream.muted = on;
+  return was_muted;
+}
 
 const char *stream_input(std::size_t *available) {
   *available = static_cast<std::size_t>(stream.input_end - stream.input_start);

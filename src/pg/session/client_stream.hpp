@@ -51,8 +51,8 @@ bool read_exactly(char *target, std::size_t bytes);
 // the socket is anything left to be executed.
 bool stream_has_ended_early();
 
-// While muted, output is thrown away.
-void mute_stream(bool on);
+// While muted, output is thrown away.  Returns whether it was muted before.
+bool mute_stream(bool on);
 
 // Sends what is buffered.  False when the client has gone.
 bool flush_stream();

@@ -72,7 +72,7 @@ void receive_client(int descriptor) {
   open_stream(descriptor);
   MyBackendType = B_BACKEND;
   show_in_activity(B_BACKEND);
-  apply_startup_settings(session.client);
+  apply_client_settings(session.client);
   // The setting may be what it was; what is shown is not.
   pgstat_report_appname(application_name);
   if ((session.client->flags.load(std::memory_order_relaxed) & kClientUncounted) != 0) {

@@ -19,7 +19,10 @@ extern "C" {
 #include "pg/pool/lease.hpp"
 #include "pg/session/client_stream.hpp"
 #include "pg/session/interrupts.hpp"
+#include "pg/session/pins.hpp"
 #include "pg/session/session.hpp"
+#include "pg/session/statistics.hpp"
+#include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 
 namespace sluice::pg {
@@ -37,13 +40,19 @@ void raise_idle_timeout() {
   pg_unreachable();
 }
 
+// -1 is none.
+static std::int64_t earlier_deadline(std::int64_t one, std::int64_t other) {
+  return one < 0 || (other >= 0 && other < one) ? other : one;
+}
+
 // Waits for input.  False when the stream has ended.
 static bool await_input() {
   const bool in_transaction = IsTransactionOrTransactionBlock();
+  const bool between_messages = session.transaction_started && !in_transaction;  // of one extended-protocol cycle
+  const bool is_pinned = session.pins != 0 && !in_transaction && !between_messages;
   const std::int64_t deadline_us =
-      session.transaction_started && !in_transaction
-          ? -1  // between the messages of one extended-protocol cycle
-          : idle_deadline_us(in_transaction ? IdleInTransactionSessionTimeout : IdleSessionTimeout);
+      between_messages ? -1 : idle_deadline_us(in_transaction ? IdleInTransactionSessionTimeout : IdleSessionTimeout);
+  const std::int64_t pin_deadline_us = is_pinned ? idle_deadline_us(setting_pin_timeout) : -1;
 
   for (;;) {
     if (session.told_to_leave)
@@ -59,12 +68,14 @@ static bool await_input() {
     }
     std::int64_t until_us = deadline_us;
     const std::int64_t statistics_us = in_transaction ? -1 : statistics_deadline_us();
-    if (statistics_us >= 0 && (until_us < 0 || statistics_us < until_us)) until_us = statistics_us;
+    until_us = earlier_deadline(until_us, statistics_us);
+    until_us = earlier_deadline(until_us, pin_deadline_us);
     pgstat_report_wait_start(WAIT_EVENT_CLIENT_READ);
     const Wake wake = wait_for_socket(MyProcPort->sock, POLLIN, until_us);
     pgstat_report_wait_end();
     if (wake == Wake::interrupted) handle_interrupts();
     if (wake == Wake::timed_out && deadline_us >= 0 && monotonic_us() >= deadline_us) raise_idle_timeout();
+    if (wake == Wake::timed_out && pin_deadline_us >= 0 && monotonic_us() >= pin_deadline_us) raise_pin_timeout();
     if (!in_transaction) flush_due_statistics();
   }
 }

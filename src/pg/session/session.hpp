@@ -26,6 +26,7 @@ struct Session {
   ClientSlot *client = nullptr;
   ClientRef client_ref;
   bool held = false;  // session mode: keeps the backend until it leaves
+  std::uint32_t pins = 0;  // pin_bit(PinReason): why it keeps the backend for now
 
   // The protocol.
   bool transaction_started = false;   // a transaction command is open

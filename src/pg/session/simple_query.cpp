@@ -43,6 +43,8 @@ static int16 result_format(const RawStmt *raw) {
 static List *plan_statement(RawStmt *raw, const char *query) {
   const bool needs_snapshot = analyze_requires_snapshot(raw);
 
+  // Whether its rows can be sent at once is decided before it is executed.
+  if (IsA(raw->stmt, ExecuteStmt)) offer_statement_to_sql(reinterpret_cast<const ExecuteStmt *>(raw->stmt)->name);
   if (needs_snapshot) PushActiveSnapshot(GetTransactionSnapshot());
   List *queries = pg_analyze_and_rewrite_fixedparams(raw, query, nullptr, 0, nullptr);
   List *plans = pg_plan_queries(queries, query, CURSOR_OPT_PARALLEL_OK, nullptr);

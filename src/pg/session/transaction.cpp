@@ -5,7 +5,6 @@
 
 extern "C" {
 #include "access/xact.h"
-#include "commands/prepare.h"
 #include "nodes/parsenodes.h"
 #include "nodes/plannodes.h"
 #include "storage/proc.h"
@@ -17,6 +16,7 @@ extern "C" {
 }
 
 #include "pg/session/session.hpp"
+#include "pg/session/statements.hpp"
 
 namespace sluice::pg {
 
@@ -64,13 +64,22 @@ void refuse_in_aborted_transaction() {
   pg_unreachable();
 }
 
+// EXECUTE counts as what it executes, which the server would look for in its own table.
+static LogStmtLevel log_level_of(Node *statement) {
+  const Node *inner = IsA(statement, RawStmt) ? reinterpret_cast<const RawStmt *>(statement)->stmt
+                                              : reinterpret_cast<const PlannedStmt *>(statement)->utilityStmt;
+  if (inner == nullptr || !IsA(inner, ExecuteStmt)) return GetCommandLogLevel(statement);
+  const Node *executed = prepared_raw_tree(reinterpret_cast<const ExecuteStmt *>(inner)->name);
+  return executed == nullptr ? LOGSTMT_ALL : GetCommandLogLevel(const_cast<Node *>(executed));
+}
+
 bool wants_logging(const List *statements) {
   ListCell *cell;
 
   if (log_statement == LOGSTMT_NONE) return false;
   if (log_statement == LOGSTMT_ALL) return true;
   foreach (cell, statements) {
-    if (GetCommandLogLevel(static_cast<Node *>(lfirst(cell))) <= static_cast<LogStmtLevel>(log_statement)) return true;
+    if (log_level_of(static_cast<Node *>(lfirst(cell))) <= static_cast<LogStmtLevel>(log_statement)) return true;
   }
   return false;
 }
@@ -81,9 +90,8 @@ int errdetail_prepared(const List *raw_statements) {
   foreach (cell, raw_statements) {
     const RawStmt *raw = lfirst_node(RawStmt, cell);
     if (!IsA(raw->stmt, ExecuteStmt)) continue;
-    const PreparedStatement *prepared =
-        FetchPreparedStatement(reinterpret_cast<ExecuteStmt *>(raw->stmt)->name, false);
-    if (prepared != nullptr) return errdetail("prepare: %s", prepared->plansource->query_string);
+    const char *text = prepared_text(reinterpret_cast<ExecuteStmt *>(raw->stmt)->name);
+    if (text != nullptr) return errdetail("prepare: %s", text);
   }
   return 0;
 }

@@ -27,6 +27,7 @@ struct BackendCopy {
   std::uint32_t pool;
   std::uint32_t client;
   std::uint32_t client_generation;
+  std::uint32_t pins;  // of that client
   std::int64_t state_since_us;
   std::int64_t lease_since_us;
   TimestampTz started_at;
@@ -36,6 +37,18 @@ struct BackendCopy {
   char failure_sqlstate[sizeof(BackendSlot::failure_sqlstate)];
   char failure_message[kFailureLength];
 };
+
+// What the client of a lease is pinned by; 0 if that client has left.
+std::uint32_t copy_pins(std::uint32_t slot, std::uint32_t generation) {
+  const SharedState &state = shared();
+  if (slot >= state.header->max_clients) {
+    return 0;
+  }
+  const ClientSlot &client = state.clients[slot];
+  const std::uint32_t pins = client.pins.load(std::memory_order_relaxed);
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return ClientWord::unpack(client.word.load(std::memory_order_relaxed)).generation == generation ? pins : 0;
+}
 
 // False if the slot is free, or was given to another process meanwhile.
 bool copy_backend(const BackendSlot &backend, BackendCopy &copy) {
@@ -48,6 +61,7 @@ bool copy_backend(const BackendSlot &backend, BackendCopy &copy) {
   copy.pool = backend.pool.load(std::memory_order_relaxed);
   copy.client = backend.client.load(std::memory_order_relaxed);
   copy.client_generation = backend.client_generation.load(std::memory_order_relaxed);
+  copy.pins = copy_pins(copy.client, copy.client_generation);
   copy.state_since_us = backend.state_since_us.load(std::memory_order_relaxed);
   copy.lease_since_us = backend.lease_since_us.load(std::memory_order_relaxed);
   copy.started_at = backend.started_at.load(std::memory_order_relaxed);
@@ -95,6 +109,7 @@ void put_backend(ViewRow &row, std::uint32_t slot, const BackendCopy &backend, s
   put_text(row, backend_state_word(backend.state));
   put_int_or_null(row, static_cast<std::int32_t>(backend.client), leased);
   put_text_or_null(row, application_name, has_name);
+  put_pins(row, backend.pins);
   put_double(row, age_ms(now_us, backend.state_since_us));
   put_double_or_null(row, age_ms(now_us, backend.lease_since_us), leased);
   put_timestamp(row, backend.started_at);

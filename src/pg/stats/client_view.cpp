@@ -31,6 +31,8 @@ struct ClientCopy {
   std::int64_t ready_since_us;
   std::uint64_t transactions;
   std::uint64_t waited_us;
+  std::uint32_t pins;
+  std::int64_t pinned_since_us;
   TimestampTz connected_at;
   std::uint32_t cancel_pid;
   ClientAddress address;
@@ -49,6 +51,8 @@ bool copy_client(const ClientSlot &client, ClientCopy &copy) {
   copy.ready_since_us = client.ready_since_us.load(std::memory_order_relaxed);
   copy.transactions = client.transactions.load(std::memory_order_relaxed);
   copy.waited_us = client.waited_us.load(std::memory_order_relaxed);
+  copy.pins = client.pins.load(std::memory_order_relaxed);
+  copy.pinned_since_us = client.pinned_since_us.load(std::memory_order_relaxed);
   copy.connected_at = client.connected_at;
   copy.cancel_pid = client.cancel_pid.load(std::memory_order_relaxed);
   copy.address = client.address;
@@ -79,6 +83,8 @@ void put_client(ViewRow &row, std::uint32_t slot, const ClientCopy &client, std:
   put_bigint(row, client.transactions);
   put_bigint(row, client.waited_us);
   put_bool(row, leased && (client.flags & kClientHeld) != 0);
+  put_pins(row, client.pins);
+  put_double_or_null(row, age_ms(now_us, client.pinned_since_us), client.pins != 0 && client.pinned_since_us != 0);
   put_int_or_null(row, static_cast<std::int32_t>(client.cancel_pid), details && client.cancel_pid != 0);
 }
 

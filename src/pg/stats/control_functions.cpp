@@ -150,10 +150,14 @@ void reset_pool(PoolSlot &pool, TimestampTz now) {
   std::atomic<std::uint64_t> *const counters[] = {
       &pool.transactions,  &pool.leases,         &pool.waits,         &pool.acquire_timeouts,
       &pool.starts,        &pool.start_failures, &pool.starts_elided, &pool.retirements,
-      &pool.clients_total, &pool.cancels,        &pool.clients_lost,
+      &pool.clients_total, &pool.cancels,        &pool.clients_lost,  &pool.pins_refused,
+      &pool.pin_timeouts,
   };
   for (std::atomic<std::uint64_t> *counter : counters) {
     counter->store(0, std::memory_order_relaxed);
+  }
+  for (std::atomic<std::uint64_t> &pins : pool.pins) {
+    pins.store(0, std::memory_order_relaxed);
   }
   pool.wait_us.reset();
   pool.peak_waiting.store(pool.queued.load(std::memory_order_relaxed), std::memory_order_relaxed);

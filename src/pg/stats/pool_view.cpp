@@ -22,12 +22,13 @@ struct PoolCounts {
   std::int32_t idle;
   std::int32_t in_transaction;
   std::int32_t held;
+  std::int32_t pinned;
   std::int32_t starting;
   std::int32_t retiring;
   std::int32_t clients;
   std::int32_t waiting;
 
-  std::int32_t backends() const { return active + idle + in_transaction + held + starting + retiring; }
+  std::int32_t backends() const { return active + idle + in_transaction + held + pinned + starting + retiring; }
 };
 
 void count_backend(PoolCounts &counts, BackendState state) {
@@ -48,6 +49,9 @@ void count_backend(PoolCounts &counts, BackendState state) {
       break;
     case BackendState::held:
       counts.held++;
+      break;
+    case BackendState::pinned:
+      counts.pinned++;
       break;
     case BackendState::retiring:
       counts.retiring++;
@@ -93,6 +97,7 @@ void put_counts(ViewRow &row, const PoolCounts &counts) {
   put_int(row, counts.idle);
   put_int(row, counts.in_transaction);
   put_int(row, counts.held);
+  put_int(row, counts.pinned);
   put_int(row, counts.starting);
   put_int(row, counts.retiring);
   put_int(row, counts.clients);
@@ -120,6 +125,11 @@ void put_counters(ViewRow &row, const PoolSlot &pool) {
   put_bigint(row, pool.clients_total.load(std::memory_order_relaxed));
   put_bigint(row, pool.cancels.load(std::memory_order_relaxed));
   put_bigint(row, pool.clients_lost.load(std::memory_order_relaxed));
+  for (const std::atomic<std::uint64_t> &pins : pool.pins) {
+    put_bigint(row, pins.load(std::memory_order_relaxed));
+  }
+  put_bigint(row, pool.pins_refused.load(std::memory_order_relaxed));
+  put_bigint(row, pool.pin_timeouts.load(std::memory_order_relaxed));
   put_int(row, pool.peak_waiting.load(std::memory_order_relaxed));
   put_int(row, pool.peak_backends.load(std::memory_order_relaxed));
 }

@@ -47,6 +47,8 @@ constexpr const char *backend_state_word(BackendState state) noexcept {
       return "thinking";
     case BackendState::held:
       return "held";
+    case BackendState::pinned:
+      return "pinned";
     case BackendState::retiring:
       return "retiring";
     case BackendState::failed:
@@ -56,7 +58,15 @@ constexpr const char *backend_state_word(BackendState state) noexcept {
 }
 
 constexpr const char *pool_mode_word(PoolMode mode) noexcept {
-  return mode == PoolMode::session ? "session" : "transaction";
+  switch (mode) {
+    case PoolMode::transaction:
+      return "transaction";
+    case PoolMode::session:
+      return "session";
+    case PoolMode::statement:
+      return "statement";
+  }
+  return "unknown";
 }
 
 }  // namespace sluice::pg

@@ -5,7 +5,9 @@
 #include "pg/stats/view_row.hpp"
 
 extern "C" {
+#include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/inet.h"
 }
@@ -97,6 +99,22 @@ void put_name_or_null(ViewRow &row, const char *value, bool present) {
   } else {
     put_null(row);
   }
+}
+
+void put_pins(ViewRow &row, std::uint32_t mask) {
+  Datum names[kPinReasonCount];
+  int count = 0;
+  for (std::size_t i = 0; i < kPinReasonCount; i++) {
+    const auto reason = static_cast<PinReason>(i);
+    if ((mask & pin_bit(reason)) != 0) {
+      names[count++] = CStringGetTextDatum(name_of(reason));
+    }
+  }
+  if (count == 0) {
+    put_null(row);
+    return;
+  }
+  put(row, PointerGetDatum(construct_array(names, count, TEXTOID, -1, false, TYPALIGN_INT)), false);
 }
 
 void put_timestamp(ViewRow &row, TimestampTz value) {

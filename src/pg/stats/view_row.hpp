@@ -30,7 +30,7 @@ extern "C" {
 
 namespace sluice::pg {
 
-constexpr int kMaxViewColumns = 40;
+constexpr int kMaxViewColumns = 48;
 
 struct ViewRow {
   Datum values[kMaxViewColumns];
@@ -50,6 +50,8 @@ void put_double_or_null(ViewRow &row, double value, bool present);
 void put_text(ViewRow &row, const char *value);
 void put_text_or_null(ViewRow &row, const char *value, bool present);
 void put_name_or_null(ViewRow &row, const char *value, bool present);
+// The names of the pins in `mask` as text[]; NULL if there is none.
+void put_pins(ViewRow &row, std::uint32_t mask);
 void put_timestamp(ViewRow &row, TimestampTz value);  // NULL if 0: not known
 // Two columns, inet and int: NULL and -1 for a Unix socket, NULL and NULL when
 // unknown or not `present` (not to be shown).

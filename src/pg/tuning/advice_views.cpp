@@ -140,7 +140,7 @@ const char *set_for_next_start(const char *setting, std::int64_t value) {
 }
 
 const char *set_for_pool(const PoolNames &names, const char *setting, const char *value) {
-  // Backends that run already keep what they started with.
+  // Backends that run already are replaced at once, not with the dispatcher's next look at them.
   return psprintf("ALTER ROLE %s IN DATABASE %s SET %s = %s; SELECT sluice.retire_backends(%s, %s);",
                   quote_identifier(names.role), quote_identifier(names.database), setting, value,
                   quote_literal_cstr(names.database), quote_literal_cstr(names.role));
@@ -155,6 +155,7 @@ PoolPressure measure_pool(const PoolSlot &pool, int rule_size) {
   pressure.clients = pool.clients.load(kRelaxed);
   pressure.backends = pool.backends.load(kRelaxed);
   pressure.thinking = pool.thinking.load(kRelaxed);
+  pressure.pinned = pool.pinned.load(kRelaxed);
   pressure.queued = Max(pool.queued.load(kRelaxed), 0);
   pressure.peak_backends = pool.peak_backends.load(kRelaxed);
   pressure.leases = pool.leases.load(kRelaxed);
@@ -167,9 +168,9 @@ PoolPressure measure_pool(const PoolSlot &pool, int rule_size) {
 
 const char *pool_evidence(const PoolPressure &pool) {
   return psprintf(
-      "%d backends (at most %d so far), %d of them idle in transaction; %d clients, %d of them waiting; " UINT64_FORMAT
+      "%d backends (at most %d so far), %d of them idle in transaction, %d pinned; %d clients, %d of them waiting; " UINT64_FORMAT
       " of " UINT64_FORMAT " leases had to wait, " UINT64_FORMAT " timed out",
-      pool.backends, pool.peak_backends, pool.thinking, pool.clients, pool.queued, pool.waits, pool.leases,
+      pool.backends, pool.peak_backends, pool.thinking, pool.pinned, pool.clients, pool.queued, pool.waits, pool.leases,
       pool.acquire_timeouts);
 }
 
@@ -191,7 +192,7 @@ const char *start_failure_evidence(std::uint32_t index, const PoolNames &names, 
 }
 
 const char *shrink_reason(const PoolPressure &pool) {
-  if (pool.peak_backends - pool.thinking > pool.rule_size) {
+  if (pool.peak_backends - pool.thinking - pool.pinned > pool.rule_size) {
     return "more backends than the machine has cores and disks for compete with each other instead of finishing; "
            "-1 lets the pool follow the rule";
   }
@@ -289,6 +290,7 @@ ServerPressure measure_server(const Machine &machine) {
 
 void add_pool(ServerPressure &server, const PoolSlot &slot, const PoolPressure &pool) {
   server.thinking += pool.thinking;
+  server.pinned += pool.pinned;
   server.queued += pool.queued;
   server.wanted_backends += sensible_size(pool);
   server.oversized_pools += sensible_size(pool) < pool.max_size ? 1 : 0;
@@ -307,9 +309,9 @@ Advisory server_limit_advisory(const Recommendation &item, const ServerPressure 
     advisory.setting = "sluice.max_backends";
     advisory.reason = "clients wait, and no pool may start another backend; takes a restart of the server";
     advisory.evidence = psprintf(
-        "%d of %d backends, %d of them idle in transaction; %d clients waiting; "
+        "%d of %d backends, %d of them idle in transaction, %d pinned; %d clients waiting; "
         "the pools together may want " INT64_FORMAT,
-        server.backends, server.max_backends, server.thinking, server.queued, server.wanted_backends);
+        server.backends, server.max_backends, server.thinking, server.pinned, server.queued, server.wanted_backends);
   } else if (item.advice == Advice::raise_max_clients) {
     advisory.setting = "sluice.max_clients";
     advisory.reason = "soon no more clients can connect; takes a restart of the server";

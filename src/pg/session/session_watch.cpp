@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: PostgreSQL
+#include "pg/compat.hpp"
+
+#include "pg/session/session_watch.hpp"
+
+extern "C" {
+#include "access/xact.h"
+#include "catalog/objectaccess.h"
+#include "commands/prepare.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/varlena.h"
+}
+
+#include "core/session/pin.hpp"
+#include "pg/session/pins.hpp"
+#include "pg/session/session.hpp"
+#include "pg/session/statements.hpp"
+#include "pg/settings.hpp"
+
+namespace sluice::pg {
+
+SessionTraces traces;
+
+static ProcessUtility_hook_type previous_utility_hook = nullptr;
+static object_access_hook_type previous_access_hook = nullptr;
+
+// ------------------------------------------------------------------ refusing
+
+static bool is_pooled_by_transaction() { return session.client != nullptr && !session.held; }
+
+static bool refuses_pins() {
+  return setting_on_session_state == static_cast<int>(OnSessionState::error) && is_pooled_by_transaction();
+}
+
+static void refuse_pin(PinReason reason) {
+  if (!refuses_pins()) return;
+  session.pool->pins_refused.fetch_add(1, std::memory_order_relaxed);
+  ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                  errmsg("statement would bind this client to one backend"),
+                  errdetail("Session state that cannot be carried between backends: %s.", describe(reason)),
+                  errhint("Set \"%s\" to \"pin\" to allow it, or \"%s\" to \"session\" for such clients.",
+                          "sluice.on_session_state", "sluice.pool_mode")));
+}
+
+static void refuse_transaction_block(const Node *statement) {
+  if (!is_pooled_by_transaction() ||
+      session.pool->mode.load(std::memory_order_relaxed) != static_cast<std::int32_t>(PoolMode::statement))
+    return;
+  const TransactionStmtKind kind = reinterpret_cast<const TransactionStmt *>(statement)->kind;
+  if (kind != TRANS_STMT_BEGIN && kind != TRANS_STMT_START) return;
+  ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                  errmsg("transaction blocks not allowed in statement pooling mode"),
+                  errhint("Set \"%s\" to \"transaction\" for clients that need them.", "sluice.pool_mode")));
+}
+
+// ------------------------------------------------------------------ utility statements
+
+static void note_discard(const DiscardStmt *discard) {
+  if (discard->target == DISCARD_ALL) {
+    withdraw_statements_from_sql();  // what is only lent must not be dropped
+    traces.listened = true;
+  }
+  if (discard->target == DISCARD_ALL || discard->target == DISCARD_TEMP) traces.temporary = true;
+}
+
+static void before_statement(const Node *statement) {
+  switch (nodeTag(statement)) {
+    case T_TransactionStmt:
+      refuse_transaction_block(statement);
+      break;
+    case T_DeclareCursorStmt:
+      if ((reinterpret_cast<const DeclareCursorStmt *>(statement)->options & CURSOR_OPT_HOLD) == 0) break;
+      refuse_pin(PinReason::held_cursor);
+      note_held_cursor(reinterpret_cast<const DeclareCursorStmt *>(statement)->portalname);
+      break;
+    case T_ListenStmt:
+      refuse_pin(PinReason::listen);
+      traces.listened = true;
+      break;
+    case T_UnlistenStmt:
+      traces.listened = true;
+      break;
+    case T_LoadStmt:
+      refuse_pin(PinReason::loaded_library);
+      traces.loaded = true;
+      break;
+    case T_PrepareStmt:
+      expect_sql_prepare();
+      break;
+    case T_DiscardStmt:
+      note_discard(reinterpret_cast<const DiscardStmt *>(statement));
+      break;
+    default:
+      break;
+  }
+  if (const char *name = executed_statement_name(statement)) offer_statement_to_sql(name);
+}
+
+static void after_statement(const Node *statement) {
+  if (IsA(statement, PrepareStmt))
+    note_sql_prepare(reinterpret_cast<const PrepareStmt *>(statement));
+  else if (IsA(statement, DiscardStmt) && reinterpret_cast<const DiscardStmt *>(statement)->target == DISCARD_ALL)
+    deallocate_statement(nullptr);
+}
+
+// Does the statement, if it makes something temporary, make what outlives the transaction?
+static bool makes_objects_that_stay(const Node *statement) {
+  switch (nodeTag(statement)) {
+    case T_CreateStmt:
+      return reinterpret_cast<const CreateStmt *>(statement)->oncommit != ONCOMMIT_DROP;
+    case T_CreateTableAsStmt:
+      return reinterpret_cast<const CreateTableAsStmt *>(statement)->into->onCommit != ONCOMMIT_DROP;
+    case T_ViewStmt:
+    case T_CreateSeqStmt:
+    case T_CreateFunctionStmt:
+    case T_CompositeTypeStmt:
+    case T_CreateEnumStmt:
+    case T_CreateRangeStmt:
+    case T_CreateDomainStmt:
+    case T_DefineStmt:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// The path to the temporary schema may be a search path: what counts is what the statement has touched.
+static bool watches_temporary(const Node *statement) { return refuses_pins() && makes_objects_that_stay(statement); }
+
+extern "C" {
+
+static void watch_utility(PlannedStmt *planned, const char *query, bool read_only_tree, ProcessUtilityContext context,
+                          ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *receiver,
+                          QueryCompletion *completion) {
+  const Node *statement = planned->utilityStmt;
+  const int flags = MyXactFlags;
+  const bool watching = watches_temporary(statement);
+
+  before_statement(statement);
+  if (IsA(statement, DeallocateStmt)) {
+    const char *name = reinterpret_cast<const DeallocateStmt *>(statement)->name;
+    if (deallocate_statement(name)) {
+      if (completion != nullptr) SetQueryCompletion(completion, CMDTAG_DEALLOCATE, 0);
+      return;
+    }
+  }
+  if (watching) MyXactFlags &= ~XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
+  if (previous_utility_hook != nullptr)
+    previous_utility_hook(planned, query, read_only_tree, context, parameters, environment, receiver, completion);
+  else
+    standard_ProcessUtility(planned, query, read_only_tree, context, parameters, environment, receiver, completion);
+  after_statement(statement);
+  if (watching) {
+    if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0) refuse_pin(PinReason::temporary_objects);
+    MyXactFlags |= flags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
+  }
+}
+
+// ------------------------------------------------------------------ functions
+
+static bool is_pin_function(Oid function) {
+  bool found = false;
+  List *names = NIL;
+  ListCell *cell;
+
+  if (setting_pin_functions[0] == '\0') return false;
+  char *name = get_func_name(function);
+  char *copy = pstrdup(setting_pin_functions);
+  if (name != nullptr && SplitIdentifierString(copy, ',', &names)) {
+    foreach (cell, names)
+      found = found || strcmp(static_cast<const char *>(lfirst(cell)), name) == 0;
+  }
+  list_free(names);
+  pfree(copy);
+  if (name != nullptr) pfree(name);
+  return found;
+}
+
+static void watch_function(Oid function) {
+  switch (function) {
+    case F_PG_ADVISORY_LOCK_INT8:
+    case F_PG_ADVISORY_LOCK_SHARED_INT8:
+    case F_PG_TRY_ADVISORY_LOCK_INT8:
+    case F_PG_TRY_ADVISORY_LOCK_SHARED_INT8:
+    case F_PG_ADVISORY_LOCK_INT4_INT4:
+    case F_PG_ADVISORY_LOCK_SHARED_INT4_INT4:
+    case F_PG_TRY_ADVISORY_LOCK_INT4_INT4:
+    case F_PG_TRY_ADVISORY_LOCK_SHARED_INT4_INT4:
+      refuse_pin(PinReason::advisory_lock);
+      break;
+    case F_SETSEED:
+      refuse_pin(PinReason::random_seed);
+      traces.seeded = true;
+      break;
+    case F_PG_PREPARED_STATEMENT:
+      offer_all_statements_to_sql();
+      break;
+    case F_PG_STAT_FORCE_NEXT_FLUSH:
+      traces.flush = true;
+      break;
+    case F_PG_BACKUP_START:
+      refuse_pin(PinReason::backup);
+      break;
+    case F_PG_REPLICATION_ORIGIN_SESSION_SETUP:
+      refuse_pin(PinReason::replication);
+      break;
+    case F_PG_CREATE_PHYSICAL_REPLICATION_SLOT:
+    case F_PG_CREATE_LOGICAL_REPLICATION_SLOT:
+    case F_PG_COPY_PHYSICAL_REPLICATION_SLOT_NAME_NAME_BOOL:
+    case F_PG_COPY_LOGICAL_REPLICATION_SLOT_NAME_NAME_BOOL:
+    case F_PG_COPY_LOGICAL_REPLICATION_SLOT_NAME_NAME_BOOL_NAME:
+      traces.slot = true;
+      break;
+    default:
+      if (!is_pin_function(function)) break;
+      refuse_pin(PinReason::function);
+      traces.function = true;
+      break;
+  }
+}
+
+static void watch_access(ObjectAccessType access, Oid class_id, Oid object, int sub_id, void *arg) {
+  if (access == OAT_FUNCTION_EXECUTE && session.client != nullptr) watch_function(object);
+  if (previous_access_hook != nullptr) previous_access_hook(access, class_id, object, sub_id, arg);
+}
+
+// ------------------------------------------------------------------ transactions
+
+static void watch_transaction(XactEvent event, void *) {
+  switch (event) {
+    case XACT_EVENT_PRE_COMMIT:
+      if (traces.slot && refuses_pins() && has_temporary_slots()) refuse_pin(PinReason::replication);
+      [[fallthrough]];
+    case XACT_EVENT_PRE_PREPARE:
+    case XACT_EVENT_ABORT:
+      if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0) traces.temporary = true;
+      break;
+    default:
+      break;
+  }
+}
+
+}  // extern "C"
+
+void install_session_watch() {
+  previous_utility_hook = ProcessUtility_hook;
+  ProcessUtility_hook = watch_utility;
+  previous_access_hook = object_access_hook;
+  object_access_hook = watch_access;
+  RegisterXactCallback(watch_transaction, nullptr);
+}
+
+}  // namespace sluice::pg
