@@ -213,6 +213,8 @@ END
     # Room for groups of twenty tests, and for churn, each with a backend of its own for a while.
     cat <<END
 sluice.max_pool_size = ${POOL_SIZE:-40}
+# A switch in a static variable of the suite's own library.
+sluice.pin_functions = 'set_ttdummy'
 sluice.min_pool_size = 4
 sluice.debug_force_switch = on
 END

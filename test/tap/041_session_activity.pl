@@ -67,15 +67,23 @@ is($row->[3], 'shop', 'and the first one again');
 is($row->[4], '127.0.0.1', 'with its address');
 $client->sql("BEGIN; SET application_name = 'inside'");
 is(activity($pid)->{application}, 'inside', 'a name set in the transaction');
-$client->sql('COMMIT');
+$client->sql('ROLLBACK');
 is($other->sql('SHOW application_name'), 'store', 'is not handed on');
 $_->sql("SET application_name = 'left behind'") foreach $client, $other;
-is($client->sql('SHOW application_name'), 'shop', 'nor does it stay');
+is($client->sql('SHOW application_name'), 'left behind', 'the name set is kept');
+($row) = $client->sql($query);
+is($row->[3], 'left behind', 'and shown');
+$other->sql("SET application_name = 'third'");
+($row) = $other->sql($query);
+is($row->[3], 'third', 'for each client its own');
+is($client->sql('SHOW application_name'), 'left behind', 'also when they take turns');
+is($client->sql('RESET application_name; SHOW application_name'), 'shop', 'RESET returns to the name of the start-up');
+is($other->sql('SHOW application_name'), 'third', 'for the one who asks for it');
 
 # Nobody there.
 $client->close;
 $other->close;
-ok($server->wait_until("SELECT client_addr IS NULL AND client_port IS NULL AND application_name NOT IN ('shop', 'store') FROM pg_stat_activity WHERE pid = $pid"), 'a backend without a client shows none');
+ok($server->wait_until("SELECT client_addr IS NULL AND client_port IS NULL AND application_name NOT IN ('shop', 'store', 'third', 'left behind') FROM pg_stat_activity WHERE pid = $pid"), 'a backend without a client shows none');
 $shown = activity($pid);
 isnt($shown->{type}, 'client backend', "it is shown as a worker: $shown->{type}");
 is($shown->{in_transaction}, 'f', 'that has no transaction open');

@@ -124,6 +124,7 @@ struct alignas(kCacheLine) ClientSlot {
   std::uint64_t statements;                      // dsa_pointer to the list of prepared statements, 0 = none
   std::uint64_t unnamed_statement;               // dsa_pointer to a statement, 0 = none
   std::uint64_t session_settings;                // dsa_pointer, 0 = none; see pg/session/session_settings
+  std::uint64_t told_parameters;                 // which values of reported parameters lie below its own settings
   std::uint64_t sequences;                       // dsa_pointer, 0 = none; see pg/session/sequences
   std::atomic<std::int64_t> pinned_since_us;     // coarse clock; 0 while it is not pinned
   std::atomic<std::uint32_t> pins;               // pin_bit(PinReason), while it is pinned
@@ -145,6 +146,7 @@ struct PoolGreeting {
   std::atomic<std::uint32_t> version;  // odd while it is written
   std::atomic<std::uint32_t> length;   // 0 = not published
   std::uint64_t role_setting_changes;  // of the backend that wrote it
+  std::uint64_t parameters;            // for ClientSlot::told_parameters
   char application_name[kNameLength];  // of clients that bring none
   char text[1024];                     // ParameterStatus messages
 };

@@ -126,6 +126,7 @@ bool register_client(int descriptor, ClientRef *client) {
   slot.unnamed_statement = 0;
   slot.session_settings = 0;
   slot.sequences = 0;
+  slot.told_parameters = 0;
   slot.pins.store(0, std::memory_order_relaxed);
   slot.pinned_since_us.store(0, std::memory_order_relaxed);
   slot.last_backend.store(kNoIndex, std::memory_order_relaxed);

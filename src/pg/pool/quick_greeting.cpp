@@ -18,6 +18,7 @@ extern "C" {
 #include "utils/guc.h"
 }
 
+#include "pg/session/client_settings.hpp"
 #include "pg/session/session.hpp"
 #include "pg/shared_memory.hpp"
 
@@ -65,13 +66,14 @@ void publish_greeting() {
   greeting.length.store(fits ? static_cast<std::uint32_t>(text.len) : 0);
   if (fits) memcpy(greeting.text, text.data, static_cast<std::size_t>(text.len));
   greeting.role_setting_changes = changes;
+  greeting.parameters = reported_base_parameters();
   strlcpy(greeting.application_name, application_name, sizeof(greeting.application_name));
   greeting.version.store(version + 2);
   pfree(text.data);
 }
 
 // Copies the published text behind what is in `output`.
-static bool copy_text(PoolSlot &pool, StringInfo output, char *application_name_of_pool) {
+static bool copy_text(PoolSlot &pool, StringInfo output, char *application_name_of_pool, std::uint64_t *parameters) {
   PoolGreeting &greeting = pool.greeting;
   const int start = output->len;
   const std::uint32_t version = greeting.version.load();
@@ -80,6 +82,7 @@ static bool copy_text(PoolSlot &pool, StringInfo output, char *application_name_
   if ((version & 1) != 0 || length == 0 || length > sizeof(greeting.text)) return false;
   appendBinaryStringInfo(output, greeting.text, static_cast<int>(length));
   memcpy(application_name_of_pool, greeting.application_name, kNameLength);
+  *parameters = greeting.parameters;
   const bool current = greeting.role_setting_changes == pool.role_setting_changes.load();
   std::atomic_thread_fence(std::memory_order_acquire);
   if (current && greeting.version.load() == version) return true;
@@ -99,7 +102,7 @@ bool append_greeting(std::uint32_t pool_index, ClientRef client, StringInfo outp
   if (slot.startup_settings != 0 || pool.backends.load() - pool.starting.load() <= 0 || RecoveryInProgress() ||
       pool.mode.load() == static_cast<std::int32_t>(PoolMode::session))
     return false;
-  if (!copy_text(pool, output, pool_name)) return false;
+  if (!copy_text(pool, output, pool_name, &slot.told_parameters)) return false;
   append_parameter(output, "application_name", slot.application_name[0] != '\0' ? slot.application_name : pool_name);
   key[0] = pg_hton32(slot.cancel_pid.load());
   key[1] = pg_hton32(slot.cancel_key.load());

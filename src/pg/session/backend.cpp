@@ -129,6 +129,7 @@ static void part_from_client() {
   }
   withdraw_statements_from_sql();
   drop_local_unnamed_statement();
+  report_statistics_at_parting();
   see_client_off();
   give_back_client();
   if (renewal_is_due()) leave_for_good();

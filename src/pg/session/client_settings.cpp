@@ -16,6 +16,7 @@
 
 extern "C" {
 #include "access/xact.h"
+#include "common/hashfn.h"
 #include "libpq/pqformat.h"
 #include "storage/proc.h"
 #include "utils/guc.h"
@@ -56,6 +57,8 @@ static config_generic *application_name_record = nullptr;
 static GucSource base_name_source, base_name_reset_source;
 static char base_application_name[NAMEDATALEN];
 static int base_setting_count = 0;
+static std::uint64_t base_parameters = 0;  // see reported_base_parameters()
+static bool base_is_outdated = false;
 
 static int count_settings() {
   int count;
@@ -65,12 +68,31 @@ static int count_settings() {
 
 bool settings_were_added() { return count_settings() != base_setting_count; }
 
+static void note_base_parameters() {
+  int count;
+  config_generic **records = all_settings(&count);
+  StringInfoData values;
+
+  initStringInfo(&values);
+  for (int i = 0; i < count; i++) {
+    if ((records[i]->flags & GUC_REPORT) == 0 || records[i] == application_name_record) continue;
+    append_setting_value(&values, records[i]);
+    appendStringInfoChar(&values, '\0');
+  }
+  base_parameters = hash_bytes_extended(reinterpret_cast<const unsigned char *>(values.data), values.len, 3);
+  base_is_outdated = false;
+  pfree(values.data);
+}
+
+std::uint64_t reported_base_parameters() { return base_parameters; }
+
 void remember_baseline_settings() {
   application_name_record = find_setting("application_name");
   base_name_source = application_name_record->source;
   base_name_reset_source = application_name_record->reset_source;
   strlcpy(base_application_name, application_name, NAMEDATALEN);
   base_setting_count = count_settings();
+  note_base_parameters();
 }
 
 static void save_setting(config_generic *record, bool made_up) {
@@ -202,11 +224,20 @@ static void apply_startup_settings(const ClientSlot *client) {
   }
 }
 
-void apply_client_settings(const ClientSlot *client) {
+// A reload reaches a client while it is served, and those who are away when they come back.
+static void report_what_was_missed(ClientSlot *client) {
+  if (client->told_parameters == base_parameters) return;
+  client->told_parameters = base_parameters;
+  if ((client->flags.load(std::memory_order_relaxed) & kClientGreeted) != 0) send_all_parameters();
+}
+
+void apply_client_settings(ClientSlot *client) {
+  if (base_is_outdated) withdraw_client_settings();
   withdraw_other_session_settings(client);
   apply_startup_settings(client);
   establish_session_settings(client);
   report_to_nobody();
+  report_what_was_missed(client);
 }
 
 void withdraw_client_settings() {
@@ -214,6 +245,7 @@ void withdraw_client_settings() {
   if (saved_settings != nullptr) change_startup_settings(nullptr);
   apply_base_application_name();
   report_to_nobody();
+  if (base_is_outdated) note_base_parameters();
 }
 
 // Which settings of the pool come from the role or the database: the dispatcher,
@@ -259,14 +291,17 @@ void reload_configuration() {
     withdraw_client_settings();
     ProcessConfigFile(PGC_SIGHUP);
     report_to_nobody();
+    note_base_parameters();
     publish_pool_settings();
     publish_greeting();
   } else if (saved_settings != nullptr && !IsTransactionState() && store_session_settings()) {
     change_startup_settings(nullptr);
+    base_is_outdated = true;
     ProcessConfigFile(PGC_SIGHUP);
     apply_startup_settings(session.client);
     establish_session_settings(session.client);
   } else {
+    base_is_outdated = true;
     ProcessConfigFile(PGC_SIGHUP);
   }
 }

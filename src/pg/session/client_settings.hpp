@@ -22,7 +22,12 @@ void remember_baseline_settings();
 // of its session (session_settings.hpp); nothing is done when they are the same.
 // Errors are those of a direct connection's start; what had been applied by then
 // is taken back by the next call.
-void apply_client_settings(const ClientSlot *client);
+// Tells the client if parameters have changed below its own while it was away.
+void apply_client_settings(ClientSlot *client);
+
+// Stands for the values of the parameters clients are told about, as they are
+// without a client; two backends with the same values have the same.
+std::uint64_t reported_base_parameters();
 
 // Takes them all back.
 void withdraw_client_settings();

@@ -310,10 +310,22 @@ static int comm_flush_if_writable() {
 
 static bool comm_is_send_pending() { return stream.output_start < stream.output_end; }
 
+// A client that gets a notification of its own compares the process it came from with what it was told in
+// BackendKeyData.  It listens, so it was this client that this process served when it was sent.
+static void name_notifier(char *body, size_t length) {
+  uint32 process;
+  if (length < sizeof(process) || session.client == nullptr) return;
+  memcpy(&process, body, sizeof(process));
+  if (pg_ntoh32(process) != static_cast<uint32>(MyProcPid)) return;
+  process = pg_hton32(session.client->cancel_pid.load(std::memory_order_relaxed));
+  memcpy(body, &process, sizeof(process));
+}
+
 static int comm_putmessage(char type, const char *body, size_t length) {
   // A message raised while sending (an error in the log path) must not land in
   // the middle of another one.
   if (type == 'G') stream.copy_in_announced = true;
+  if (type == 'A') name_notifier(const_cast<char *>(body), length);  // the server's buffer, not used again
   if (stream.muted || stream.gone || stream.sending || stream.descriptor < 0) return stream.gone ? EOF : 0;
   stream.sending = true;
   const int result = put_message(type, body, length);

@@ -98,6 +98,7 @@ void greet_client() {
   pq_sendint32(&message, 0);
   pq_endmessage(&message);
   send_all_parameters();
+  session.client->told_parameters = reported_base_parameters();
   send_cancel_key();
   ++*unreported_sessions();
   session.client->flags.fetch_or(kClientGreeted);

@@ -17,6 +17,7 @@ extern "C" {
 #include "core/session/pin.hpp"
 #include "pg/session/pins.hpp"
 #include "pg/session/session.hpp"
+#include "pg/session/setting_records.hpp"
 #include "pg/session/statements.hpp"
 #include "pg/settings.hpp"
 
@@ -58,6 +59,11 @@ static void refuse_transaction_block(const Node *statement) {
 
 // ------------------------------------------------------------------ utility statements
 
+// A custom setting that others have used before.
+static void note_set(const VariableSetStmt *set) {
+  if ((set->kind == VAR_SET_VALUE || set->kind == VAR_SET_DEFAULT) && set->name != nullptr) (void)unhide_setting(set->name);
+}
+
 static void note_discard(const DiscardStmt *discard) {
   if (discard->target == DISCARD_ALL) {
     withdraw_statements_from_sql();  // what is only lent must not be dropped
@@ -86,6 +92,9 @@ static void before_statement(const Node *statement) {
     case T_LoadStmt:
       refuse_pin(PinReason::loaded_library);
       traces.loaded = true;
+      break;
+    case T_VariableSetStmt:
+      note_set(reinterpret_cast<const VariableSetStmt *>(statement));
       break;
     case T_PrepareStmt:
       expect_sql_prepare();

@@ -4,6 +4,11 @@
 // A hidden placeholder gets the same name with a byte behind it that no name can
 // contain and that sorts before all others: the order stays what it was, and no
 // look-up finds it.  Placeholders are not shown by SHOW ALL or pg_settings.
+//
+// A client that uses a hidden name gets the hidden record again (the utility hook
+// sees SET), or, through set_config(), makes another one.  So there may be several
+// hidden records of one name.  The one brought back is always the first of them in
+// the server's order, since the others have to stay behind it.
 
 #include "pg/compat.hpp"
 
@@ -39,21 +44,24 @@ int compare_setting_names(const char *left, const char *right) {
   }
 }
 
-static config_generic *find_exactly(const char *name) {
-  int count;
-  config_generic **records = all_settings(&count);
+// The place of the first record whose name is not before `name`.
+static int find_place(config_generic **records, int count, const char *name) {
   int low = 0;
-
   while (low < count) {
     const int middle = low + (count - low) / 2;
-    const int order = compare_setting_names(records[middle]->name, name);
-    if (order == 0) return records[middle];
-    if (order < 0)
+    if (compare_setting_names(records[middle]->name, name) < 0)
       low = middle + 1;
     else
       count = middle;
   }
-  return nullptr;
+  return low;
+}
+
+static config_generic *find_exactly(const char *name) {
+  int count;
+  config_generic **records = all_settings(&count);
+  const int place = find_place(records, count, name);
+  return place < count && compare_setting_names(records[place]->name, name) == 0 ? records[place] : nullptr;
 }
 
 config_generic *find_setting(const char *name) {
@@ -120,19 +128,25 @@ void hide_setting(config_generic *record) {
   record->name = name;
 }
 
+static void show_again(config_generic *record) {
+  HiddenSetting **link = &hidden_settings;
+  while ((*link)->record != record) link = &(*link)->next;
+  HiddenSetting *hidden = *link;
+  pfree(const_cast<char *>(record->name));
+  record->name = hidden->own_name;
+  *link = hidden->next;
+  pfree(hidden);
+  hidden_count--;
+}
+
 bool unhide_setting(const char *name) {
-  for (HiddenSetting **link = &hidden_settings; *link != nullptr; link = &(*link)->next) {
-    HiddenSetting *hidden = *link;
-    if (compare_setting_names(hidden->own_name, name) != 0) continue;
-    if (find_exactly(name) != nullptr) return false;
-    pfree(const_cast<char *>(hidden->record->name));
-    hidden->record->name = hidden->own_name;
-    *link = hidden->next;
-    pfree(hidden);
-    hidden_count--;
-    return true;
-  }
-  return false;
+  if (hidden_count == 0 || find_exactly(name) != nullptr) return false;
+  char *hidden_name = psprintf("%s%c", name, kHiddenMark);
+  config_generic *record = find_exactly(hidden_name);
+  pfree(hidden_name);
+  if (record == nullptr) return false;
+  show_again(record);
+  return true;
 }
 
 int count_hidden_settings() { return hidden_count; }

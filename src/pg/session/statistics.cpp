@@ -39,6 +39,14 @@ void report_statistics() {
     deadline_us = monotonic_us() + wait_ms * 1000;
 }
 
+void report_statistics_at_parting() {
+  if (deadline_us < 0 || session.pool->waiters.load(std::memory_order_relaxed) <= 0 ||
+      session.client->transactions.load(std::memory_order_relaxed) <= 1)
+    return;
+  deadline_us = -1;
+  pgstat_report_stat(true);
+}
+
 std::int64_t statistics_deadline_us() { return deadline_us; }
 
 void flush_due_statistics() {

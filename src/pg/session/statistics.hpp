@@ -16,6 +16,12 @@ namespace sluice::pg {
 // After each transaction.
 void report_statistics();
 
+// When the client is about to be given back: its next transaction may be counted
+// elsewhere.  Only while other backends of the pool have nothing to do, since
+// handing over costs a few microseconds, and not for clients that connect for one
+// transaction.
+void report_statistics_at_parting();
+
 // While nothing is to be done: hands over what is due, or was asked for.
 void flush_due_statistics();
 
