@@ -105,9 +105,10 @@ constexpr std::uint32_t kClientVanished = 1u << 1;  // the peer has closed its e
 constexpr std::uint32_t kClientHeld = 1u << 2;      // keeps its backend between transactions (session mode)
 constexpr std::uint32_t kClientToLeave = 1u << 3;   // is to be disconnected (disconnect_client)
 constexpr std::uint32_t kClientInSet = 1u << 4;     // has been added to the pool's epoll set
+constexpr std::uint32_t kClientUncounted = 1u << 5;  // greeted by the dispatcher; pg_stat_database has not counted it
 constexpr std::uint32_t kClientHungUp = 1u << 6;     // its hang-up was reported, and something is left to be read
 constexpr std::uint32_t kClientUnqueued = 1u << 7;   // ready, but the wait queue was full
-constexpr std::uint32_t kClientUncounted = 1u << 5;  // greeted by the dispatcher; pg_stat_database has not counted it
+constexpr std::uint32_t kClientUsedTemporary = 1u << 8;  // has used the temporary schema, of whichever backend
 
 struct alignas(kCacheLine) ClientSlot {
   std::atomic<std::uint64_t> word;               // ClientWord
@@ -258,6 +259,7 @@ struct alignas(kCacheLine) BackendSlot {
   std::atomic<std::int64_t> start_requested_us;
   std::atomic<std::int64_t> expires_us;         // max_lifetime with jitter; 0 = never
   std::atomic<std::uint64_t> transactions;
+  std::atomic<std::uint32_t> notifier;          // cancel_pid of the client that sent its last NOTIFY, 0 = none
   std::atomic<std::uint32_t> flushes;           // the last of the pool's flush_requests it has obeyed
   std::atomic<std::uint64_t> role_setting_changes;  // of the pool, before this process was asked for
 

@@ -19,6 +19,7 @@ extern "C" {
 
 #include "pg/session/interrupts.hpp"
 #include "pg/session/session.hpp"
+#include "pg/shared_memory.hpp"
 
 namespace sluice::pg {
 
@@ -310,14 +311,25 @@ static int comm_flush_if_writable() {
 
 static bool comm_is_send_pending() { return stream.output_start < stream.output_end; }
 
-// A client that gets a notification of its own compares the process it came from with what it was told in
-// BackendKeyData.  It listens, so it was this client that this process served when it was sent.
+// Whom a notification comes from is told as the number of a process, and clients compare it with what they were told
+// in BackendKeyData.  For a pooled backend that number belongs to the client that has sent its last NOTIFY: the one in
+// question, unless another has sent one through it since.
+static std::uint32_t notifier_of(std::uint32_t process) {
+  const SharedState &state = shared();
+  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+    const BackendSlot &backend = state.backends[i];
+    if (static_cast<std::uint32_t>(backend.pid.load(std::memory_order_relaxed)) != process) continue;
+    const std::uint32_t notifier = backend.notifier.load(std::memory_order_relaxed);
+    return notifier != 0 ? notifier : process;
+  }
+  return process;
+}
+
 static void name_notifier(char *body, size_t length) {
   uint32 process;
-  if (length < sizeof(process) || session.client == nullptr) return;
+  if (length < sizeof(process)) return;
   memcpy(&process, body, sizeof(process));
-  if (pg_ntoh32(process) != static_cast<uint32>(MyProcPid)) return;
-  process = pg_hton32(session.client->cancel_pid.load(std::memory_order_relaxed));
+  process = pg_hton32(notifier_of(pg_ntoh32(process)));
   memcpy(body, &process, sizeof(process));
 }
 

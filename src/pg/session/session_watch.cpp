@@ -5,11 +5,14 @@
 
 extern "C" {
 #include "access/xact.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
 #include "commands/prepare.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
+#include "utils/guc_tables.h"
 #include "utils/lsyscache.h"
 #include "utils/varlena.h"
 }
@@ -17,6 +20,7 @@ extern "C" {
 #include "core/session/pin.hpp"
 #include "pg/session/pins.hpp"
 #include "pg/session/session.hpp"
+#include "pg/session/setting_records.hpp"
 #include "pg/session/setting_records.hpp"
 #include "pg/session/statements.hpp"
 #include "pg/settings.hpp"
@@ -27,6 +31,7 @@ SessionTraces traces;
 
 static ProcessUtility_hook_type previous_utility_hook = nullptr;
 static object_access_hook_type previous_access_hook = nullptr;
+static GucRealCheckHook previous_seed_check = nullptr;
 
 // ------------------------------------------------------------------ refusing
 
@@ -81,6 +86,9 @@ static void before_statement(const Node *statement) {
       if ((reinterpret_cast<const DeclareCursorStmt *>(statement)->options & CURSOR_OPT_HOLD) == 0) break;
       refuse_pin(PinReason::held_cursor);
       note_held_cursor(reinterpret_cast<const DeclareCursorStmt *>(statement)->portalname);
+      break;
+    case T_NotifyStmt:
+      traces.notified = true;
       break;
     case T_ListenStmt:
       refuse_pin(PinReason::listen);
@@ -188,6 +196,20 @@ static bool is_pin_function(Oid function) {
   return found;
 }
 
+// The first look at a search path that begins with pg_temp makes a temporary schema, which marks the transaction.  Here
+// others may have made it; to this client it is the first look all the same.
+static void note_look_at_search_path() {
+  Oid schema, toast_schema;
+
+  if (!is_pooled_by_transaction() || (session.client->flags.load(std::memory_order_relaxed) & kClientUsedTemporary) != 0)
+    return;
+  GetTempNamespaceState(&schema, &toast_schema);
+  if (!OidIsValid(schema)) return;
+  List *path = fetch_search_path(false);
+  if (path != NIL && linitial_oid(path) == schema) MyXactFlags |= XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
+  list_free(path);
+}
+
 static void watch_function(Oid function) {
   switch (function) {
     case F_PG_ADVISORY_LOCK_INT8:
@@ -203,6 +225,13 @@ static void watch_function(Oid function) {
     case F_SETSEED:
       refuse_pin(PinReason::random_seed);
       traces.seeded = true;
+      break;
+    case F_CURRENT_SCHEMA:
+    case F_CURRENT_SCHEMAS:
+      note_look_at_search_path();
+      break;
+    case F_PG_NOTIFY:
+      traces.notified = true;
       break;
     case F_PG_PREPARED_STATEMENT:
       offer_all_statements_to_sql();
@@ -231,6 +260,12 @@ static void watch_function(Oid function) {
   }
 }
 
+// "seed" is no setting, but setseed() in disguise.
+static bool watch_seed(double *value, void **extra, GucSource source) {
+  if (source == PGC_S_SESSION) refuse_pin(PinReason::random_seed);
+  return previous_seed_check == nullptr || previous_seed_check(value, extra, source);
+}
+
 static void watch_access(ObjectAccessType access, Oid class_id, Oid object, int sub_id, void *arg) {
   if (access == OAT_FUNCTION_EXECUTE && session.client != nullptr) watch_function(object);
   if (previous_access_hook != nullptr) previous_access_hook(access, class_id, object, sub_id, arg);
@@ -238,14 +273,25 @@ static void watch_access(ObjectAccessType access, Oid class_id, Oid object, int 
 
 // ------------------------------------------------------------------ transactions
 
+// Before the notifications can be seen by anyone: whom they come from (client_stream.cpp).
+static void name_notifier() {
+  if (traces.notified && session.client != nullptr)
+    session.backend->notifier.store(session.client->cancel_pid.load(std::memory_order_relaxed));
+}
+
 static void watch_transaction(XactEvent event, void *) {
   switch (event) {
     case XACT_EVENT_PRE_COMMIT:
+      name_notifier();
       if (traces.slot && refuses_pins() && has_temporary_slots()) refuse_pin(PinReason::replication);
       [[fallthrough]];
     case XACT_EVENT_PRE_PREPARE:
     case XACT_EVENT_ABORT:
-      if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0) traces.temporary = true;
+      traces.notified = false;
+      if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) == 0) break;
+      traces.temporary = true;
+      if (event == XACT_EVENT_PRE_COMMIT && session.client != nullptr)
+        session.client->flags.fetch_or(kClientUsedTemporary);
       break;
     default:
       break;
@@ -260,6 +306,9 @@ void install_session_watch() {
   previous_access_hook = object_access_hook;
   object_access_hook = watch_access;
   RegisterXactCallback(watch_transaction, nullptr);
+  auto *seed = reinterpret_cast<config_real *>(find_setting("seed"));
+  previous_seed_check = seed->check_hook;
+  seed->check_hook = watch_seed;
 }
 
 }  // namespace sluice::pg

@@ -20,6 +20,7 @@ struct SessionTraces {
   bool loaded;       // LOAD; stays, as the library does
   bool seeded;       // setseed()
   bool slot;         // a replication slot was made
+  bool notified;     // NOTIFY, in the transaction under way
   bool flush;        // pg_stat_force_next_flush()
   bool function;     // one of sluice.pin_functions was executed; stays, since nobody knows what it has left
 };
