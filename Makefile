@@ -5,6 +5,7 @@
 #   make test                        unit, regression and end-to-end tests
 #   make test-unit | test-regress | test-tap [TAP_TESTS="test/tap/..."]
 #   make bench                       comparison with a direct connection and PgBouncer
+#   make bench-state                 what carrying session state costs
 #   make check-postgres              PostgreSQL's own regression suite, direct and through the pool
 #
 # All from `demo` on first install what is missing (Debian packages, as root or with sudo), so they are defined whether
@@ -21,7 +22,7 @@ PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_confi
 PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 WERROR = -Werror
 
-.PHONY: all packages demo test test-unit test-regress test-tap bench check-postgres
+.PHONY: all packages demo test test-unit test-regress test-tap bench bench-state check-postgres
 all:
 
 ifneq (,$(PGXS))
@@ -70,6 +71,9 @@ test-tap: packages
 bench:
 	@test/tools/install_packages.sh pgbouncer
 	@test/bench/run.sh
+
+bench-state: packages
+	@test/bench/session_state.sh
 
 check-postgres:
 	@test/tools/install_packages.sh dpkg-dev
