@@ -261,9 +261,11 @@ static bool take_client(ClientRef client, ClientState from) {
 }
 
 // sluice.debug_force_switch: a client is not for the backend that had it last, for as long as another can be hoped for.
-static bool is_for_another(ClientRef client) {
+static bool is_for_another(ClientRef client, ClientState from) {
   if (!setting_debug_force_switch) return false;
   const ClientSlot &slot = shared().clients[client.slot];
+  const ClientWord seen = ClientWord::unpack(slot.word.load());
+  if (seen.generation != client.generation || seen.state != from) return false;  // for nobody
   const std::int64_t since_us = slot.ready_since_us.load(std::memory_order_relaxed);
   return slot.last_backend.load(std::memory_order_relaxed) == session.index && session.pool->max_size.load() > 1 &&
          (since_us == 0 || monotonic_us() - since_us < kForcedSwitchPatienceUs);
@@ -280,15 +282,16 @@ static bool take_from_queue() {
   PoolSlot *pool = session.pool;
 
   queue_is_for_others = false;
-  if (pool->queued.load() <= 0 || session.backend->retire_requested.load() != 0) return false;
-  for (int for_others = 0; for_others <= pool->queued.load() && pool->wait_queue.get().pop(entry);) {
+  if (session.backend->retire_requested.load() != 0) return false;
+  // Also when nobody is queued: entries of clients that have gone are cleared away here, or nobody could sleep.
+  for (int for_others = 0; for_others <= Max(pool->queued.load(), 0) && pool->wait_queue.get().pop(entry);) {
     // Told to leave since: this may be a client that was queued afterwards because it must not be served here.
     if (session.backend->retire_requested.load() != 0) {
       leave_in_queue(entry);
       see_to_the_set();
       return false;
     }
-    if (is_for_another(ClientRef::unpack(entry))) {
+    if (is_for_another(ClientRef::unpack(entry), ClientState::ready)) {
       leave_in_queue(entry);
       queue_is_for_others = true;
       for_others++;
@@ -313,7 +316,7 @@ static void pass_on(const epoll_event &event) {
     return;
   session.pool->armed.fetch_sub(1);
   session.pool->queued.fetch_add(1);
-  session.pool->wait_queue.get().bounded_push(client.pack());
+  leave_in_queue(client.pack());
   see_to_the_set();
 }
 
@@ -335,7 +338,7 @@ static bool take_event(const epoll_event &event) {
     pass_on(event);
     return false;
   }
-  if (is_for_another(ClientRef::unpack(event.data.u64))) {
+  if (is_for_another(ClientRef::unpack(event.data.u64), ClientState::idle)) {
     pass_on(event);
     if (!wake_sleeping_backend(session.pool_index)) ask_dispatcher_to_watch(session.pool_index);
     return false;
@@ -466,6 +469,8 @@ bool linger_on_client(std::int64_t deadline_us) {
 }
 
 static void close_lease() {
+  if (counted_as_lingerer) session.pool->lingerers.fetch_sub(1);  // an error has ended the wait
+  counted_as_lingerer = false;
   session.backend->client.store(kNoIndex);
   session.client = nullptr;
   session.held = false;

@@ -148,11 +148,13 @@ static void count_transaction() {
 // and must not be the reason.
 static void look_for_pins() {
   end_query();
+  HOLD_CANCEL_INTERRUPTS();
   QueryCancelPending = false;
   session.cleaning_up = true;
   update_pins();
   run_requested_timing();
   session.cleaning_up = false;
+  RESUME_CANCEL_INTERRUPTS();
 }
 
 // A command cycle is over: what everybody may see of it, and ReadyForQuery.
@@ -197,7 +199,10 @@ static bool stay_or_part() {
   if (session.pins != 0) return true;
   const std::int64_t deadline_us = idle_deadline_us(IdleSessionTimeout);
 
-  if (linger_on_client(deadline_us)) {
+  session.reading_command = true;  // waiting for one, as in read_message()
+  const bool stays = linger_on_client(deadline_us);
+  session.reading_command = false;
+  if (stays) {
     if (session.told_to_leave)
       ereport_client_end((errcode(ERRCODE_ADMIN_SHUTDOWN),
                           errmsg("terminating connection due to administrator command")));
@@ -496,8 +501,10 @@ static void serve_next_client() {
   session.ready_for_query_due = false;
   const int descriptor = lease_client();
   session.reading_command = true;  // an error about its start-up settings ends the client
+  HOLD_CANCEL_INTERRUPTS();        // but a cancel has nothing to cancel yet
   receive_client(descriptor);
   load_sequences();
+  RESUME_CANCEL_INTERRUPTS();
   session.held = is_session_mode();
   if (session.held) session.client->flags.fetch_or(kClientHeld);
   if ((session.client->flags.load() & kClientGreeted) == 0) {

@@ -16,6 +16,7 @@
 
 extern "C" {
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "common/hashfn.h"
 #include "libpq/pqformat.h"
 #include "storage/proc.h"
@@ -57,8 +58,10 @@ static config_generic *application_name_record = nullptr;
 static GucSource base_name_source, base_name_reset_source;
 static char base_application_name[NAMEDATALEN];
 static int base_setting_count = 0;
+static List *base_prefixes = NIL;  // "auto_explain.", of libraries that every session has
 static std::uint64_t base_parameters = 0;  // see reported_base_parameters()
 static bool base_is_outdated = false;
+static bool base_is_standby = false;  // so in_hot_standby says
 
 static int count_settings() {
   int count;
@@ -67,6 +70,47 @@ static int count_settings() {
 }
 
 bool settings_were_added() { return count_settings() != base_setting_count; }
+
+// "a." of "a.b"; 0 for a setting of the server.
+static std::size_t prefix_length(const char *name) {
+  const char *dot = strchr(name, '.');
+  return dot == nullptr ? 0 : static_cast<std::size_t>(dot - name) + 1;
+}
+
+static bool is_base_prefix(const char *name, std::size_t length) {
+  ListCell *cell;
+  foreach (cell, base_prefixes)
+    if (pg_strncasecmp(static_cast<const char *>(lfirst(cell)), name, length) == 0) return true;
+  return false;
+}
+
+static void note_base_prefixes() {
+  int count;
+  config_generic **records = all_settings(&count);
+  MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
+
+  for (int i = 0; i < count; i++) {
+    const std::size_t length = prefix_length(records[i]->name);
+    if (length == 0 || (records[i]->flags & GUC_CUSTOM_PLACEHOLDER) != 0 || is_base_prefix(records[i]->name, length))
+      continue;
+    base_prefixes = lappend(base_prefixes, pnstrdup(records[i]->name, length));
+  }
+  MemoryContextSwitchTo(caller);
+}
+
+// Claimed by a library that has come to this backend, but does not come to every session.
+static bool is_claimed_here(const char *name) {
+  int count;
+  const std::size_t length = prefix_length(name);
+
+  if (length == 0 || is_base_prefix(name, length)) return false;
+  config_generic **records = all_settings(&count);
+  for (int i = 0; i < count; i++)
+    if ((records[i]->flags & GUC_CUSTOM_PLACEHOLDER) == 0 && !is_hidden(records[i]) &&
+        pg_strncasecmp(records[i]->name, name, length) == 0)
+      return true;
+  return false;
+}
 
 static void note_base_parameters() {
   int count;
@@ -78,6 +122,8 @@ static void note_base_parameters() {
     if ((records[i]->flags & GUC_REPORT) == 0 || records[i] == application_name_record) continue;
     append_setting_value(&values, records[i]);
     appendStringInfoChar(&values, '\0');
+    if (strcmp(records[i]->name, "in_hot_standby") == 0)
+      base_is_standby = *reinterpret_cast<const config_bool *>(records[i])->variable;
   }
   base_parameters = hash_bytes_extended(reinterpret_cast<const unsigned char *>(values.data), values.len, 3);
   base_is_outdated = false;
@@ -92,6 +138,7 @@ void remember_baseline_settings() {
   base_name_reset_source = application_name_record->reset_source;
   strlcpy(base_application_name, application_name, NAMEDATALEN);
   base_setting_count = count_settings();
+  note_base_prefixes();
   note_base_parameters();
 }
 
@@ -174,11 +221,15 @@ static void apply_setting(const char *name, const char *value, GucContext contex
     record = find_setting(name);
   }
   if (record != nullptr) save_setting(record, made_up);
-  SetConfigOption(name, value, context, PGC_S_CLIENT);
+  // A direct connection takes the name as made up; that it will not do is a warning when the library comes.
+  const int elevel = is_claimed_here(name) ? DEBUG5 : ERROR;
+  (void)set_config_option(name, value, context, PGC_S_CLIENT, GUC_ACTION_SET, true, elevel, false);
 }
 
+// Below one that was SET and is common to both clients, it is the name RESET returns to.
 static void apply_application_name(const char *name) {
-  if (strcmp(application_name, name) != 0) SetConfigOption("application_name", name, PGC_USERSET, PGC_S_CLIENT);
+  if (application_name_record->source == PGC_S_SESSION || strcmp(application_name, name) != 0)
+    SetConfigOption("application_name", name, PGC_USERSET, PGC_S_CLIENT);
 }
 
 static void apply_base_application_name() {
@@ -224,7 +275,7 @@ static void apply_startup_settings(const ClientSlot *client) {
   }
 }
 
-// A reload reaches a client while it is served, and those who are away when they come back.
+// A reload, or a promotion, reaches a client while it is served, and those who are away when they come back.
 static void report_what_was_missed(ClientSlot *client) {
   if (client->told_parameters == base_parameters) return;
   client->told_parameters = base_parameters;
@@ -232,6 +283,7 @@ static void report_what_was_missed(ClientSlot *client) {
 }
 
 void apply_client_settings(ClientSlot *client) {
+  base_is_outdated = base_is_outdated || (base_is_standby && !RecoveryInProgress());
   if (base_is_outdated) withdraw_client_settings();
   withdraw_other_session_settings(client);
   apply_startup_settings(client);

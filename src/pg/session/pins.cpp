@@ -27,6 +27,7 @@ extern "C" {
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/portal.h"
+#include "utils/snapmgr.h"
 }
 
 #include "pg/accept/dispatcher.hpp"
@@ -47,7 +48,28 @@ static bool is_listening = false;   // likewise
 static List *held_cursors = NIL;    // names of cursors declared WITH HOLD, some of them closed
 static config_generic *seed_record = nullptr;
 
-void open_pins() { seed_record = find_setting("seed"); }
+static GucIntCheckHook previous_buffers_check = nullptr;
+
+extern "C" {
+
+// The server fixes the number of buffers for temporary tables when a process first uses one, and refuses another from
+// then on.  That may have been for another client: then this one's number stands, and the buffers stay as they are.
+// What is restored or taken back between commands is no request either.
+static bool watch_temp_buffers(int *value, void **extra, GucSource source) {
+  const bool used = session.held || has_temporary || traces.temporary ||
+                    (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0;
+  return session.in_query == 0 || !used || previous_buffers_check == nullptr ||
+         previous_buffers_check(value, extra, source);
+}
+
+}  // extern "C"
+
+void open_pins() {
+  seed_record = find_setting("seed");
+  auto *buffers = reinterpret_cast<config_int *>(find_setting("temp_buffers"));
+  previous_buffers_check = buffers->check_hook;
+  buffers->check_hook = watch_temp_buffers;
+}
 
 // ------------------------------------------------------------------ what there is
 
@@ -121,11 +143,11 @@ bool has_temporary_slots() {
 }
 
 static void look_at_traces() {
-  if (traces.temporary) {
+  if (traces.temporary || traces.changed) {
     StartTransactionCommand();
     has_temporary = find_temporary_objects();
     CommitTransactionCommand();
-    traces.temporary = false;
+    traces.temporary = traces.changed = false;
   }
   if (traces.listened) {
     is_listening = find_channels();
@@ -199,11 +221,24 @@ void raise_pin_timeout() {
 
 // ------------------------------------------------------------------ taking away
 
+// A temporary schema, once made, belongs to its process for good.  Emptied, it still shows: pg_my_temp_schema() is not
+// 0, and a search path that ends in pg_temp finds it without the transaction being marked.
+static bool has_temporary_schema() {
+  Oid schema, toast_schema;
+  GetTempNamespaceState(&schema, &toast_schema);
+  return OidIsValid(schema);
+}
+
 static void drop_objects(bool temporary, bool listening) {
+  temporary = temporary && has_temporary_schema();
   if (!temporary && !listening) return;
   StartTransactionCommand();
   if (listening) Async_UnlistenAll();
-  if (temporary) ResetTempTableNamespace();
+  if (temporary) {
+    PushActiveSnapshot(GetTransactionSnapshot());  // for catalog rows with values out of line
+    ResetTempTableNamespace();
+    PopActiveSnapshot();
+  }
   CommitTransactionCommand();
 }
 
@@ -224,14 +259,6 @@ static void reseed() {
   DirectFunctionCall1(setseed, Float8GetDatum(pg_prng_double(&pg_global_prng_state) * 2.0 - 1.0));
 }
 
-// A temporary schema, once made, belongs to its process for good.  Emptied, it still shows: pg_my_temp_schema() is not
-// 0, and a search path that ends in pg_temp finds it without the transaction being marked.
-static bool has_temporary_schema() {
-  Oid schema, toast_schema;
-  GetTempNamespaceState(&schema, &toast_schema);
-  return OidIsValid(schema);
-}
-
 bool renewal_is_due() { return count_hidden_settings() >= kHiddenSettingsLimit; }
 
 bool release_session_state(bool everything) {
@@ -242,7 +269,8 @@ bool release_session_state(bool everything) {
   list_free_deep(held_cursors);
   held_cursors = NIL;
   withdraw_client_settings();
-  drop_objects(everything || has_temporary || traces.temporary, everything || is_listening || traces.listened);
+  drop_objects(everything || has_temporary || traces.temporary || traces.changed,
+               everything || is_listening || traces.listened);
   if (everything) DropAllPreparedStatements();
   if (holds_locks()) LockReleaseAll(USER_LOCKMETHOD, true);
   reset_administration();

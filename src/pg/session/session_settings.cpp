@@ -2,8 +2,8 @@
 //
 // A stored set is a sequence of entries in the order of the names:
 //   kind (1 byte), name, 0, and but for `made_up`: value, 0, context (1 byte),
-//   role (4 bytes); and for the two kinds of role its OID (4) and whether it is a
-//   superuser (1).
+//   role (4 bytes) that has set it; and for the two kinds of role its OID (4) and
+//   whether it is a superuser (1).
 // Roles are carried by OID with what the server knew about them when they were
 // set, in the way the server gives them to its parallel workers: a role that was
 // dropped, renamed or taken away meanwhile has the effect it has on a direct
@@ -30,7 +30,10 @@ extern "C" {
 
 namespace sluice::pg {
 
-enum class EntryKind : char { value = 'v', made_up = 'm', role = 'r', session_authorization = 's' };
+// `claim` is the value of a name that no library had claimed where it was set.
+enum class EntryKind : char { value = 'v', claim = 'c', made_up = 'm', role = 'r', session_authorization = 's' };
+
+static bool has_role(EntryKind kind) { return kind == EntryKind::role || kind == EntryKind::session_authorization; }
 
 struct Entry {
   EntryKind kind;
@@ -47,6 +50,9 @@ struct StoredSettings {
   std::uint32_t length;
   char bytes[1];
 };
+
+// Enough for any settings, but not for data kept in some.
+constexpr std::size_t kMostBytes = 64 * 1024 * 1024;
 
 static StringInfoData scratch;        // the set that is being read from the records
 static StringInfoData present_value;  // one value
@@ -68,7 +74,11 @@ void open_session_settings() {
 
 // The properties of a transaction are settings too; and the seed is no state, but a command.
 static bool ends_with_transaction(const config_generic *record) {
-  return strncmp(record->name, "transaction_", 12) == 0 || strcmp(record->name, "seed") == 0;
+  static const char *const kNames[] = {"seed", "transaction_deferrable", "transaction_isolation",
+                                       "transaction_read_only"};
+  for (const char *name : kNames)
+    if (strcmp(record->name, name) == 0) return true;
+  return false;
 }
 
 static bool is_own(const config_generic *record) {
@@ -85,6 +95,8 @@ static void append_entry(const config_generic *record) {
     kind = EntryKind::role;
   else if (strcmp(record->name, "session_authorization") == 0)
     kind = EntryKind::session_authorization;
+  else if ((record->flags & GUC_CUSTOM_PLACEHOLDER) != 0)
+    kind = EntryKind::claim;
 
   appendStringInfoChar(&scratch, static_cast<char>(kind));
   appendBinaryStringInfo(&scratch, record->name, static_cast<int>(strlen(record->name)) + 1);
@@ -93,7 +105,7 @@ static void append_entry(const config_generic *record) {
   appendStringInfoChar(&scratch, '\0');
   appendStringInfoChar(&scratch, static_cast<char>(record->scontext));
   appendBinaryStringInfo(&scratch, reinterpret_cast<const char *>(&record->srole), sizeof(Oid));
-  if (kind == EntryKind::value) return;
+  if (!has_role(kind)) return;
   const bool is_role = kind == EntryKind::role;
   const Oid role = is_role ? GetCurrentRoleId() : GetSessionUserId();
   appendBinaryStringInfo(&scratch, reinterpret_cast<const char *>(&role), sizeof(Oid));
@@ -110,7 +122,7 @@ static const char *read_entry(const char *next, Entry *entry) {
   entry->context = static_cast<GucContext>(*next++);
   memcpy(&entry->set_by, next, sizeof(Oid));
   next += sizeof(Oid);
-  if (entry->kind == EntryKind::value) return next;
+  if (!has_role(entry->kind)) return next;
   memcpy(&entry->role, next, sizeof(Oid));
   next += sizeof(Oid);
   entry->is_superuser = *next++ != 0;
@@ -131,14 +143,27 @@ void release_session_settings(ClientSlot *slot) {
   dsa_free(client_area(), released);
 }
 
-static void read_records() {
+static bool has_room(const config_generic *record) {
+  std::size_t length = strlen(record->name);
+  if (record->vartype == PGC_STRING) {
+    const char *value = *reinterpret_cast<const config_string *>(record)->variable;
+    if (value != nullptr) length += strlen(value);
+  }
+  return static_cast<std::size_t>(scratch.len) + length < kMostBytes;
+}
+
+// False when they are more than can be carried.
+static bool read_records() {
   int count;
   config_generic **records = all_settings(&count);
 
   resetStringInfo(&scratch);
-  for (int i = 0; i < count; i++)
-    if (records[i]->source == PGC_S_SESSION ? is_own(records[i]) : is_made_up_in_session(records[i]))
-      append_entry(records[i]);
+  for (int i = 0; i < count; i++) {
+    if (!(records[i]->source == PGC_S_SESSION ? is_own(records[i]) : is_made_up_in_session(records[i]))) continue;
+    if (!has_room(records[i])) return false;
+    append_entry(records[i]);
+  }
+  return true;
 }
 
 static bool store_scratch(ClientSlot *slot, std::uint64_t hash) {
@@ -160,7 +185,7 @@ static bool store_scratch(ClientSlot *slot, std::uint64_t hash) {
 bool store_session_settings() {
   ClientSlot *slot = session.client;
 
-  read_records();
+  if (!read_records()) return false;
   std::uint64_t hash = 0;
   if (scratch.len > 0) {
     hash = hash_bytes_extended(reinterpret_cast<const unsigned char *>(scratch.data), scratch.len, 2) | 1;
@@ -244,16 +269,46 @@ static void set_value(const char *name, const char *value) {
   CommitTransactionCommand();
 }
 
-static void apply_value(const Entry &entry) {
+static void note_origin(const Entry &entry) {
   config_generic *record = find_setting(entry.name);
-  if (record == nullptr && unhide_setting(entry.name)) record = find_setting(entry.name);
-  if (record == nullptr || !has_value(record, entry)) {
-    set_value(entry.name, entry.value);
-    record = find_setting(entry.name);
-  }
   if (record == nullptr) return;
   record->scontext = entry.context;
   record->srole = entry.set_by;
+}
+
+static const config_generic *find_or_unhide(const char *name) {
+  const config_generic *record = find_setting(name);
+  return record == nullptr && unhide_setting(name) ? find_setting(name) : record;
+}
+
+// False if it could not be set as long as others have the values of the last client.
+static bool apply_value(const Entry &entry, bool is_last_try) {
+  const config_generic *record = find_or_unhide(entry.name);
+  if (record == nullptr || !has_value(record, entry)) {
+    if (is_last_try)
+      set_value(entry.name, entry.value);
+    else if (!try_to_set(entry.name, entry.value, DEBUG5))
+      return false;
+  }
+  note_origin(entry);
+  return true;
+}
+
+// A library may have claimed the name on this backend.  Then the value counts as
+// it would if the library were loaded under it: by the privileges of whoever has
+// set it, and not at all if it is none for this setting.
+static void apply_claim(const Entry &entry) {
+  const config_generic *record = find_or_unhide(entry.name);
+  if (record == nullptr || (record->flags & GUC_CUSTOM_PLACEHOLDER) != 0) {
+    if ((record != nullptr && has_value(record, entry)) || try_to_set(entry.name, entry.value, DEBUG5))
+      note_origin(entry);
+    return;
+  }
+  StartTransactionCommand();  // privileges are looked up
+  if (record->source == PGC_S_SESSION) (void)try_to_set(entry.name, nullptr, DEBUG5);
+  (void)set_config_option_ext(entry.name, entry.value, entry.context, PGC_S_SESSION, entry.set_by, GUC_ACTION_SET, true,
+                              DEBUG5, false);
+  CommitTransactionCommand();
 }
 
 static void apply_made_up(const Entry &entry) {
@@ -273,18 +328,33 @@ static void apply_role(const Entry &entry) {
     ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not restore parameter \"%s\"", entry.name)));
 }
 
-void establish_session_settings(const ClientSlot *client) {
-  const StoredSettings *wanted = stored_settings(client);
-  if (wanted == nullptr || (is_known && established_hash == wanted->hash)) return;
+static bool apply_values(const StoredSettings *wanted, bool is_last_try) {
   const char *end = wanted->bytes + wanted->length;
-  Entry role{}, authorization{};
+  bool complete = true;
 
   for (const char *next = wanted->bytes; next < end;) {
     Entry entry{};
     next = read_entry(next, &entry);
+    if (entry.kind == EntryKind::value && !apply_value(entry, is_last_try)) complete = false;
+  }
+  return complete;
+}
+
+void establish_session_settings(const ClientSlot *client) {
+  const StoredSettings *wanted = stored_settings(client);
+  if (wanted == nullptr || (is_known && established_hash == wanted->hash)) return;
+  Entry role{}, authorization{};
+
+  // Some values exclude each other (log_statement_stats and its like).
+  if (!apply_values(wanted, false)) (void)apply_values(wanted, true);
+  for (const char *next = wanted->bytes, *end = next + wanted->length; next < end;) {
+    Entry entry{};
+    next = read_entry(next, &entry);
     switch (entry.kind) {
       case EntryKind::value:
-        apply_value(entry);
+        break;
+      case EntryKind::claim:
+        apply_claim(entry);
         break;
       case EntryKind::made_up:
         apply_made_up(entry);

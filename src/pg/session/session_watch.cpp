@@ -7,6 +7,7 @@ extern "C" {
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
+#include "commands/defrem.h"
 #include "commands/prepare.h"
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
@@ -21,7 +22,6 @@ extern "C" {
 #include "pg/session/pins.hpp"
 #include "pg/session/session.hpp"
 #include "pg/session/setting_records.hpp"
-#include "pg/session/setting_records.hpp"
 #include "pg/session/statements.hpp"
 #include "pg/settings.hpp"
 
@@ -32,6 +32,7 @@ SessionTraces traces;
 static ProcessUtility_hook_type previous_utility_hook = nullptr;
 static object_access_hook_type previous_access_hook = nullptr;
 static GucRealCheckHook previous_seed_check = nullptr;
+static needs_fmgr_hook_type previous_needs_hook = nullptr;
 
 // ------------------------------------------------------------------ refusing
 
@@ -123,6 +124,16 @@ static void after_statement(const Node *statement) {
     deallocate_statement(nullptr);
 }
 
+static bool executes(const ExplainStmt *explain) {
+  bool analyze = false;
+  ListCell *cell;
+  foreach (cell, explain->options) {
+    DefElem *option = lfirst_node(DefElem, cell);
+    if (strcmp(option->defname, "analyze") == 0) analyze = defGetBoolean(option);
+  }
+  return analyze;
+}
+
 // Does the statement, if it makes something temporary, make what outlives the transaction?
 static bool makes_objects_that_stay(const Node *statement) {
   switch (nodeTag(statement)) {
@@ -130,6 +141,17 @@ static bool makes_objects_that_stay(const Node *statement) {
       return reinterpret_cast<const CreateStmt *>(statement)->oncommit != ONCOMMIT_DROP;
     case T_CreateTableAsStmt:
       return reinterpret_cast<const CreateTableAsStmt *>(statement)->into->onCommit != ONCOMMIT_DROP;
+    case T_ExplainStmt: {
+      const auto *explain = reinterpret_cast<const ExplainStmt *>(statement);
+      const Node *explained = explain->query;
+      if (IsA(explained, Query)) explained = reinterpret_cast<const Query *>(explained)->utilityStmt;
+      return explained != nullptr && executes(explain) && makes_objects_that_stay(explained);
+    }
+    case T_CreateForeignTableStmt:
+    case T_CreateStatsStmt:
+    case T_CreateConversionStmt:
+    case T_CreateOpClassStmt:
+    case T_CreateOpFamilyStmt:
     case T_ViewStmt:
     case T_CreateSeqStmt:
     case T_CreateFunctionStmt:
@@ -153,8 +175,8 @@ static void watch_utility(PlannedStmt *planned, const char *query, bool read_onl
                           ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *receiver,
                           QueryCompletion *completion) {
   const Node *statement = planned->utilityStmt;
-  const int flags = MyXactFlags;
-  const bool watching = watches_temporary(statement);
+  const volatile int flags = MyXactFlags;
+  const volatile bool watching = watches_temporary(statement);
 
   before_statement(statement);
   if (IsA(statement, DeallocateStmt)) {
@@ -165,15 +187,21 @@ static void watch_utility(PlannedStmt *planned, const char *query, bool read_onl
     }
   }
   if (watching) MyXactFlags &= ~XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
-  if (previous_utility_hook != nullptr)
-    previous_utility_hook(planned, query, read_only_tree, context, parameters, environment, receiver, completion);
-  else
-    standard_ProcessUtility(planned, query, read_only_tree, context, parameters, environment, receiver, completion);
-  after_statement(statement);
-  if (watching) {
-    if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0) refuse_pin(PinReason::temporary_objects);
-    MyXactFlags |= flags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
+  PG_TRY();
+  {
+    if (previous_utility_hook != nullptr)
+      previous_utility_hook(planned, query, read_only_tree, context, parameters, environment, receiver, completion);
+    else
+      standard_ProcessUtility(planned, query, read_only_tree, context, parameters, environment, receiver, completion);
+    after_statement(statement);
+    if (watching && (MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) != 0) refuse_pin(PinReason::temporary_objects);
   }
+  PG_FINALLY();
+  {
+    // An error may cost a subtransaction only.
+    if (watching) MyXactFlags |= flags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
+  }
+  PG_END_TRY();
 }
 
 // ------------------------------------------------------------------ functions
@@ -194,6 +222,12 @@ static bool is_pin_function(Oid function) {
   pfree(copy);
   if (name != nullptr) pfree(name);
   return found;
+}
+
+static void note_pin_function(Oid function) {
+  if (!is_pin_function(function)) return;
+  refuse_pin(PinReason::function);
+  traces.function = true;
 }
 
 // The first look at a search path that begins with pg_temp makes a temporary schema, which marks the transaction.  Here
@@ -253,21 +287,38 @@ static void watch_function(Oid function) {
       traces.slot = true;
       break;
     default:
-      if (!is_pin_function(function)) break;
-      refuse_pin(PinReason::function);
-      traces.function = true;
+      note_pin_function(function);
       break;
   }
 }
 
-// "seed" is no setting, but setseed() in disguise.
+// Triggers, and the handlers of languages, are called without a word to the other hook.  But they are looked up, unless
+// they are built in.
+static bool watch_lookup(Oid function) {
+  if (session.client != nullptr) note_pin_function(function);
+  return previous_needs_hook != nullptr && previous_needs_hook(function);
+}
+
+// "seed" is no setting, but setseed() in disguise: obeyed also by SET LOCAL, and for good.
 static bool watch_seed(double *value, void **extra, GucSource source) {
-  if (source == PGC_S_SESSION) refuse_pin(PinReason::random_seed);
+  if (source == PGC_S_SESSION) {
+    refuse_pin(PinReason::random_seed);
+    traces.seeded = true;
+  }
   return previous_seed_check == nullptr || previous_seed_check(value, extra, source);
+}
+
+// Under its own name, the temporary schema of this process is a schema like any other to the server, and what is made
+// there marks no transaction; nor does what is dropped because it depends on something else.
+static void note_change() {
+  Oid schema, toast_schema;
+  GetTempNamespaceState(&schema, &toast_schema);
+  if (OidIsValid(schema)) traces.changed = true;
 }
 
 static void watch_access(ObjectAccessType access, Oid class_id, Oid object, int sub_id, void *arg) {
   if (access == OAT_FUNCTION_EXECUTE && session.client != nullptr) watch_function(object);
+  if ((access == OAT_POST_CREATE || access == OAT_DROP) && session.client != nullptr) note_change();
   if (previous_access_hook != nullptr) previous_access_hook(access, class_id, object, sub_id, arg);
 }
 
@@ -305,6 +356,8 @@ void install_session_watch() {
   ProcessUtility_hook = watch_utility;
   previous_access_hook = object_access_hook;
   object_access_hook = watch_access;
+  previous_needs_hook = needs_fmgr_hook;
+  needs_fmgr_hook = watch_lookup;
   RegisterXactCallback(watch_transaction, nullptr);
   auto *seed = reinterpret_cast<config_real *>(find_setting("seed"));
   previous_seed_check = seed->check_hook;

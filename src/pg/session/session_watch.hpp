@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: PostgreSQL
 //
 // Watches what the client's statements do to the session, where the server's
-// state alone does not show it or looking would cost too much: a utility hook, a
-// hook for the execution of functions, and a transaction callback.  All three see
-// what happens inside functions and dynamic SQL too.
+// state alone does not show it or looking would cost too much: a utility hook,
+// hooks for objects made and dropped, for functions executed and looked up, and a
+// transaction callback.  All see what happens inside functions and dynamic SQL too.
 //
 // A trace says "look again": whether there is such state is found out from the
 // server (pins.cpp).  With sluice.on_session_state = error the statement that
@@ -16,6 +16,7 @@ namespace sluice::pg {
 
 struct SessionTraces {
   bool temporary;    // the temporary schema was used
+  bool changed;      // something was made or dropped, and there is a temporary schema
   bool listened;     // LISTEN, UNLISTEN
   bool loaded;       // LOAD; stays, as the library does
   bool seeded;       // setseed()

@@ -3,7 +3,9 @@
 // Hiding.  The server keeps records sorted by name and finds them by that order.
 // A hidden placeholder gets the same name with a byte behind it that no name can
 // contain and that sorts before all others: the order stays what it was, and no
-// look-up finds it.  Placeholders are not shown by SHOW ALL or pg_settings.
+// look-up finds it.  Placeholders are not shown by SHOW ALL or pg_settings.  Nor is
+// it marked as one any more, or a library that reserves the prefix would tell
+// another client about it.
 //
 // A client that uses a hidden name gets the hidden record again (the utility hook
 // sees SET), or, through set_config(), makes another one.  So there may be several
@@ -105,7 +107,7 @@ void append_setting_value(StringInfo text, const config_generic *record) {
 // ------------------------------------------------------------------ placeholders
 
 bool is_hidden(const config_generic *record) {
-  return (record->flags & GUC_CUSTOM_PLACEHOLDER) != 0 && record->name[strlen(record->name) - 1] == kHiddenMark;
+  return record->group == CUSTOM_OPTIONS && record->name[strlen(record->name) - 1] == kHiddenMark;
 }
 
 bool is_made_up_in_session(const config_generic *record) {
@@ -126,6 +128,7 @@ void hide_setting(config_generic *record) {
   hidden_settings = hidden;
   hidden_count++;
   record->name = name;
+  record->flags &= ~GUC_CUSTOM_PLACEHOLDER;
 }
 
 static void show_again(config_generic *record) {
@@ -134,6 +137,7 @@ static void show_again(config_generic *record) {
   HiddenSetting *hidden = *link;
   pfree(const_cast<char *>(record->name));
   record->name = hidden->own_name;
+  record->flags |= GUC_CUSTOM_PLACEHOLDER;
   *link = hidden->next;
   pfree(hidden);
   hidden_count--;
