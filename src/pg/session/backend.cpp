@@ -341,7 +341,8 @@ static void report_end(int sqlerrcode, const char *message) {
   log_as_fatal(&error);
   initStringInfo(&response);
   append_fatal_response(&response, &error);
-  (void)pq_putmessage('E', response.data + kMessageHeaderBytes, static_cast<size_t>(response.len) - kMessageHeaderBytes);
+  (void)pq_putmessage('E', response.data + kMessageHeaderBytes,
+                      static_cast<size_t>(response.len) - kMessageHeaderBytes);
   pfree(response.data);
   pfree(error.message);
 }

@@ -57,19 +57,10 @@ static bool named_by_client = false;  // application_name is the one the last cl
 static config_generic *application_name_record = nullptr;
 static GucSource base_name_source, base_name_reset_source;
 static char base_application_name[NAMEDATALEN];
-static int base_setting_count = 0;
 static List *base_prefixes = NIL;  // "auto_explain.", of libraries that every session has
 static std::uint64_t base_parameters = 0;  // see reported_base_parameters()
 static bool base_is_outdated = false;
 static bool base_is_standby = false;  // so in_hot_standby says
-
-static int count_settings() {
-  int count;
-  (void)all_settings(&count);
-  return count;
-}
-
-bool settings_were_added() { return count_settings() != base_setting_count; }
 
 // "a." of "a.b"; 0 for a setting of the server.
 static std::size_t prefix_length(const char *name) {
@@ -137,7 +128,6 @@ void remember_baseline_settings() {
   base_name_source = application_name_record->source;
   base_name_reset_source = application_name_record->reset_source;
   strlcpy(base_application_name, application_name, NAMEDATALEN);
-  base_setting_count = count_settings();
   note_base_prefixes();
   note_base_parameters();
 }
@@ -156,7 +146,8 @@ static void save_setting(config_generic *record, bool made_up) {
   saved->reset_scontext = record->reset_scontext;
   saved->srole = record->srole;
   saved->reset_srole = record->reset_srole;
-  saved->sourcefile = record->sourcefile == nullptr ? nullptr : MemoryContextStrdup(TopMemoryContext, record->sourcefile);
+  saved->sourcefile =
+      record->sourcefile == nullptr ? nullptr : MemoryContextStrdup(TopMemoryContext, record->sourcefile);
   saved->sourceline = record->sourceline;
   saved->has_value = value != nullptr;
   memcpy(saved->value, value == nullptr ? "" : value, length + 1);
@@ -297,7 +288,9 @@ void withdraw_client_settings() {
   if (saved_settings != nullptr) change_startup_settings(nullptr);
   apply_base_application_name();
   report_to_nobody();
-  if (base_is_outdated) note_base_parameters();
+  if (!base_is_outdated) return;
+  note_base_parameters();
+  publish_greeting();
 }
 
 // Which settings of the pool come from the role or the database: the dispatcher,

@@ -32,10 +32,6 @@ std::uint64_t reported_base_parameters();
 // Takes them all back.
 void withdraw_client_settings();
 
-// True if a setting has come into existence since the baseline: a library was
-// loaded or a custom setting was made up.
-bool settings_were_added();
-
 // Reads the configuration files again, below whatever the client has set, and
 // publishes the pool's settings.
 void reload_configuration();

@@ -3,6 +3,7 @@
 
 extern "C" {
 #include "common/hashfn.h"
+#include "miscadmin.h"
 #include "storage/lwlock.h"
 #include "utils/dsa.h"
 }
@@ -24,12 +25,38 @@ static std::uint64_t hash_of(const void *bytes, std::size_t length, std::uint64_
   return hash_bytes_extended(static_cast<const unsigned char *>(bytes), static_cast<int>(length), seed);
 }
 
+// The area's own limit makes the server answer with none, the machine's makes it raise: when there is no room in
+// /dev/shm, say.  What it has locked by then are the area's locks.
+std::uint64_t allocate_for_client(std::size_t bytes) {
+  const MemoryContext context = CurrentMemoryContext;
+  const uint32 interrupts_held = InterruptHoldoffCount, cancels_held = QueryCancelHoldoffCount;
+  volatile dsa_pointer allocated = InvalidDsaPointer;
+
+  PG_TRY();
+  {
+    allocated = dsa_allocate_extended(client_area(), bytes, DSA_ALLOC_NO_OOM | DSA_ALLOC_HUGE);
+  }
+  PG_CATCH();
+  {
+    MemoryContextSwitchTo(context);
+    LWLockReleaseAll();
+    InterruptHoldoffCount = interrupts_held;
+    QueryCancelHoldoffCount = cancels_held;
+    ErrorData *error = CopyErrorData();
+    FlushErrorState();
+    ereport(LOG_SERVER_ONLY,
+            (errcode(error->sqlerrcode), errmsg("no room for the state of a client: %s", error->message)));
+    FreeErrorData(error);
+  }
+  PG_END_TRY();
+  return allocated;
+}
+
 // ------------------------------------------------------------------ start-up settings
 
 std::uint64_t store_startup_settings(ClientSlot *slot, const char *bytes, std::uint32_t length) {
   if (length == 0) return 0;
-  const dsa_pointer stored =
-      dsa_allocate_extended(client_area(), offsetof(StartupSettings, bytes) + length, DSA_ALLOC_NO_OOM);
+  const dsa_pointer stored = allocate_for_client(offsetof(StartupSettings, bytes) + length);
   if (!DsaPointerIsValid(stored)) return 0;
   auto *settings = at<StartupSettings>(stored);
   settings->hash = hash_of(bytes, length, 1);
@@ -83,6 +110,26 @@ static void fill_statement(StoredStatement *stored, std::uint64_t hash, std::siz
   memcpy(const_cast<char *>(stored_settings(stored)), text.settings, text.settings_length);
 }
 
+static dsa_pointer create_statement(std::uint64_t hash, std::size_t query_length, const StatementText &text) {
+  const dsa_pointer created = allocate_for_client(offsetof(StoredStatement, types) + types_bytes(text.type_count) +
+                                                  query_length + 1 + text.settings_length);
+  if (DsaPointerIsValid(created))
+    fill_statement(new (at<StoredStatement>(created)) StoredStatement, hash, query_length, text);
+  return created;
+}
+
+// Under the bucket's lock.
+static dsa_pointer share_statement(std::uint64_t head, std::uint64_t hash, std::size_t query_length,
+                                   const StatementText &text) {
+  for (dsa_pointer seen = head; DsaPointerIsValid(seen); seen = at<StoredStatement>(seen)->next) {
+    auto *stored = at<StoredStatement>(seen);
+    if (!is_same_statement(stored, hash, query_length, text)) continue;
+    stored->references.fetch_add(1);
+    return seen;
+  }
+  return InvalidDsaPointer;
+}
+
 std::uint64_t try_acquire_statement(const StatementText &text) {
   const std::size_t query_length = strlen(text.query);
   std::uint64_t hash = hash_of(text.query, query_length, text.settings_key + static_cast<std::uint32_t>(text.location));
@@ -91,26 +138,22 @@ std::uint64_t try_acquire_statement(const StatementText &text) {
   std::uint64_t *head = &statement_buckets()[bucket];
 
   LWLockAcquire(statement_lock(bucket), LW_EXCLUSIVE);
-  for (dsa_pointer seen = *head; DsaPointerIsValid(seen); seen = at<StoredStatement>(seen)->next) {
-    auto *stored = at<StoredStatement>(seen);
-    if (!is_same_statement(stored, hash, query_length, text)) continue;
-    stored->references.fetch_add(1);
-    LWLockRelease(statement_lock(bucket));
-    return seen;
-  }
-  const std::size_t bytes =
-      offsetof(StoredStatement, types) + types_bytes(text.type_count) + query_length + 1 + text.settings_length;
-  const dsa_pointer created = dsa_allocate_extended(client_area(), bytes, DSA_ALLOC_NO_OOM | DSA_ALLOC_HUGE);
-  if (!DsaPointerIsValid(created)) {
-    LWLockRelease(statement_lock(bucket));
-    return 0;
-  }
-  auto *stored = new (at<StoredStatement>(created)) StoredStatement;
-  fill_statement(stored, hash, query_length, text);
-  stored->next = *head;
-  *head = created;
+  const dsa_pointer seen = share_statement(*head, hash, query_length, text);
   LWLockRelease(statement_lock(bucket));
-  return created;
+  if (DsaPointerIsValid(seen)) return seen;
+
+  const dsa_pointer created = create_statement(hash, query_length, text);
+  if (!DsaPointerIsValid(created)) return 0;
+  LWLockAcquire(statement_lock(bucket), LW_EXCLUSIVE);
+  const dsa_pointer others = share_statement(*head, hash, query_length, text);  // of who was faster
+  if (!DsaPointerIsValid(others)) {
+    at<StoredStatement>(created)->next = *head;
+    *head = created;
+  }
+  LWLockRelease(statement_lock(bucket));
+  if (!DsaPointerIsValid(others)) return created;
+  dsa_free(client_area(), created);
+  return others;
 }
 
 static void raise_out_of_memory() {
@@ -194,8 +237,8 @@ int count_named_statements(const ClientSlot *slot) {
 // 0 when there is no memory.
 static dsa_pointer create_name(const char *name, std::uint64_t statement, const Oid *types, int type_count) {
   const std::size_t length = name_length(name);
-  const dsa_pointer created = dsa_allocate_extended(
-      client_area(), offsetof(NamedStatement, types) + given_types_bytes(type_count) + length + 1, DSA_ALLOC_NO_OOM);
+  const dsa_pointer created =
+      allocate_for_client(offsetof(NamedStatement, types) + given_types_bytes(type_count) + length + 1);
   if (!DsaPointerIsValid(created)) return 0;
   auto *named = at<NamedStatement>(created);
   memset(static_cast<void *>(named), 0, offsetof(NamedStatement, types));

@@ -64,6 +64,7 @@ struct NamedStatement {
   std::uint64_t statement;  // dsa_pointer; counts as a reference
   std::uint64_t result;     // hash of the names and types of its result; see result_hash()
   std::int64_t prepare_time;  // TimestampTz
+  std::int64_t as_of;         // TimestampTz: when it had been analysed
   // Of statements from SQL: what the choice between custom and generic plans rests on.
   double generic_cost;
   double total_custom_cost;
@@ -75,7 +76,11 @@ struct NamedStatement {
   Oid types[1];  // [type_count] of parameters, none left to be deduced; then the name
 };
 
-// Both return 0 and leave the slot alone when there is no memory.
+// Memory of the client area, a dsa_pointer; 0, after a word in the log, when there is none.  Never raises.  No
+// LWLock may be held.
+std::uint64_t allocate_for_client(std::size_t bytes);
+
+// Returns 0 and leaves the slot alone when there is no memory.
 std::uint64_t store_startup_settings(ClientSlot *slot, const char *bytes, std::uint32_t length);
 const StartupSettings *startup_settings(const ClientSlot *slot);
 

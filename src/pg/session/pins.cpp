@@ -262,7 +262,7 @@ static void reseed() {
 bool renewal_is_due() { return count_hidden_settings() >= kHiddenSettingsLimit; }
 
 bool release_session_state(bool everything) {
-  const bool unclean = traces.loaded || traces.function || (everything && (settings_were_added() || has_temporary_schema()));
+  const bool unclean = traces.loaded || traces.function || (everything && has_temporary_schema());
 
   set_pins(0);
   if (everything || held_cursors != NIL) PortalHashTableDeleteAll();

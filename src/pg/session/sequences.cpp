@@ -37,7 +37,7 @@
 #include "pg/session/sequences.hpp"
 
 extern "C" {
-#include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
@@ -51,11 +51,12 @@ extern "C" {
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/resowner.h"
-#include "utils/syscache.h"
 }
 
 #include "core/session/sequence_values.hpp"
+#include "pg/session/client_store.hpp"
 #include "pg/session/session.hpp"
 #include "pg/shared_memory.hpp"
 
@@ -330,7 +331,7 @@ static SequenceTable *make_room(ClientSlot *slot, std::uint32_t count) {
   SequenceTable *stored = stored_table(slot);
   if (stored != nullptr && stored->capacity >= count) return stored;
   const std::uint32_t capacity = sequence_capacity(count);
-  const dsa_pointer made = dsa_allocate_extended(client_area(), sequence_table_bytes(capacity), DSA_ALLOC_NO_OOM);
+  const dsa_pointer made = allocate_for_client(sequence_table_bytes(capacity));
   if (!DsaPointerIsValid(made)) return nullptr;
   release_stored_sequences(slot);
   slot->sequences = made;
@@ -450,22 +451,20 @@ static void empty_table() {
 static void take_anchor(const SequenceValue &value) {
   StartTransactionCommand();
   XactReadOnly = false;  // nothing is going to be written
-  const HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(value.relation));
-  if (HeapTupleIsValid(tuple)) {
-    const auto *form = reinterpret_cast<Form_pg_class>(GETSTRUCT(tuple));
-    const bool is_sequence = form->relkind == RELKIND_SEQUENCE;
-    const Oid file = form->relfilenode;
-    ReleaseSysCache(tuple);
-    if (is_sequence) {
+  lock_if_possible(value.relation);
+  // Held open, it does not change its file meanwhile: nextval() would fetch a value in earnest then.
+  const Relation relation = try_relation_open(value.relation, NoLock);
+  if (relation != nullptr) {
+    if (relation->rd_rel->relkind == RELKIND_SEQUENCE) {
       const SequenceStep step = step_towards(value.last);
-      lock_if_possible(value.relation);
       ServerEntry *entry = enter(value.relation);
-      fill(entry, SequenceValue{value.relation, file, step.from, value.last, step.increment});
+      fill(entry, SequenceValue{value.relation, relation->rd_rel->relfilenode, step.from, value.last, step.increment});
       entry->transaction = current_transaction();
       if (nextval_internal(value.relation, false) != value.last)
         elog(ERROR, "could not restore the last value of sequence %u", value.relation);
       anchor = entry;
     }
+    relation_close(relation, NoLock);
   }
   CommitTransactionCommand();
 }

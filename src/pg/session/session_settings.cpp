@@ -24,6 +24,7 @@ extern "C" {
 #include "utils/timeout.h"
 }
 
+#include "pg/session/client_store.hpp"
 #include "pg/session/session.hpp"
 #include "pg/session/setting_records.hpp"
 #include "pg/shared_memory.hpp"
@@ -170,8 +171,7 @@ static bool store_scratch(ClientSlot *slot, std::uint64_t hash) {
   const StoredSettings *earlier = stored_settings(slot);
   if (earlier != nullptr && earlier->hash == hash) return true;
   const auto length = static_cast<std::uint32_t>(scratch.len);
-  const dsa_pointer created =
-      dsa_allocate_extended(client_area(), offsetof(StoredSettings, bytes) + length, DSA_ALLOC_NO_OOM);
+  const dsa_pointer created = allocate_for_client(offsetof(StoredSettings, bytes) + length);
   if (!DsaPointerIsValid(created)) return false;
   auto *settings = static_cast<StoredSettings *>(dsa_get_address(client_area(), created));
   settings->hash = hash;
@@ -224,8 +224,10 @@ static void withdraw_all_but(const char *wanted, const char *end) {
       has_entry = true;
     }
     const bool is_wanted = has_entry && compare_setting_names(entry.name, record->name) == 0;
-    // The start-up name of the next client is compared with what RESET would give.
-    if (!is_wanted || entry.kind == EntryKind::made_up || record == application_name_record) reset_value(record);
+    // The start-up name of the next client is compared with what RESET would give, and nothing is applied in the role
+    // of the one before.
+    if (!is_wanted || entry.kind == EntryKind::made_up || has_role(entry.kind) || record == application_name_record)
+      reset_value(record);
     if (!is_wanted && is_made_up_in_session(record)) hide_setting(record);
   }
 }
@@ -321,9 +323,17 @@ static void apply_role(const Entry &entry) {
     SetCurrentRoleId(entry.role, entry.is_superuser);
   else
     SetSessionAuthorization(entry.role, entry.is_superuser);
+  volatile bool done = false;
   InitializingParallelWorker = true;  // takes what was just set, and looks nothing up
-  const bool done = try_to_set(entry.name, entry.value, DEBUG5);
-  InitializingParallelWorker = false;
+  PG_TRY();
+  {
+    done = try_to_set(entry.name, entry.value, DEBUG5);
+  }
+  PG_FINALLY();
+  {
+    InitializingParallelWorker = false;
+  }
+  PG_END_TRY();
   if (!done)
     ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not restore parameter \"%s\"", entry.name)));
 }

@@ -18,6 +18,8 @@ extern "C" {
 #include "utils/varlena.h"
 }
 
+#include <link.h>
+
 #include "core/session/pin.hpp"
 #include "pg/session/pins.hpp"
 #include "pg/session/session.hpp"
@@ -28,6 +30,8 @@ extern "C" {
 namespace sluice::pg {
 
 SessionTraces traces;
+
+static int libraries_at_start = 0;
 
 static ProcessUtility_hook_type previous_utility_hook = nullptr;
 static object_access_hook_type previous_access_hook = nullptr;
@@ -67,7 +71,8 @@ static void refuse_transaction_block(const Node *statement) {
 
 // A custom setting that others have used before.
 static void note_set(const VariableSetStmt *set) {
-  if ((set->kind == VAR_SET_VALUE || set->kind == VAR_SET_DEFAULT) && set->name != nullptr) (void)unhide_setting(set->name);
+  const bool gives_value = set->kind == VAR_SET_VALUE || set->kind == VAR_SET_DEFAULT;
+  if (gives_value && set->name != nullptr) (void)unhide_setting(set->name);
 }
 
 static void note_discard(const DiscardStmt *discard) {
@@ -100,7 +105,6 @@ static void before_statement(const Node *statement) {
       break;
     case T_LoadStmt:
       refuse_pin(PinReason::loaded_library);
-      traces.loaded = true;
       break;
     case T_VariableSetStmt:
       note_set(reinterpret_cast<const VariableSetStmt *>(statement));
@@ -117,9 +121,26 @@ static void before_statement(const Node *statement) {
   if (const char *name = executed_statement_name(statement)) offer_statement_to_sql(name);
 }
 
+extern "C" {
+
+static int count_library(struct dl_phdr_info *, size_t, void *count) {
+  ++*static_cast<int *>(count);
+  return 0;
+}
+
+}  // extern "C"
+
+static int count_loaded_libraries() {
+  int count = 0;
+  dl_iterate_phdr(count_library, &count);
+  return count;
+}
+
 static void after_statement(const Node *statement) {
   if (IsA(statement, PrepareStmt))
     note_sql_prepare(reinterpret_cast<const PrepareStmt *>(statement));
+  else if (IsA(statement, LoadStmt))
+    traces.loaded = traces.loaded || count_loaded_libraries() != libraries_at_start;  // else every session has it
   else if (IsA(statement, DiscardStmt) && reinterpret_cast<const DiscardStmt *>(statement)->target == DISCARD_ALL)
     deallocate_statement(nullptr);
 }
@@ -235,8 +256,8 @@ static void note_pin_function(Oid function) {
 static void note_look_at_search_path() {
   Oid schema, toast_schema;
 
-  if (!is_pooled_by_transaction() || (session.client->flags.load(std::memory_order_relaxed) & kClientUsedTemporary) != 0)
-    return;
+  if (!is_pooled_by_transaction()) return;
+  if ((session.client->flags.load(std::memory_order_relaxed) & kClientUsedTemporary) != 0) return;
   GetTempNamespaceState(&schema, &toast_schema);
   if (!OidIsValid(schema)) return;
   List *path = fetch_search_path(false);
@@ -352,6 +373,7 @@ static void watch_transaction(XactEvent event, void *) {
 }  // extern "C"
 
 void install_session_watch() {
+  libraries_at_start = count_loaded_libraries();
   previous_utility_hook = ProcessUtility_hook;
   ProcessUtility_hook = watch_utility;
   previous_access_hook = object_access_hook;

@@ -191,7 +191,11 @@ const char *executed_statement_name(const Node *statement) {
 void offer_statement_to_sql(const char *name) {
   if (!keeps_names_of_client()) return;
   const Loan *made = find_loan(name);
-  if ((made != nullptr && made->cached != nullptr) || is_being_offered(name)) return;
+  if (made != nullptr && made->cached != nullptr) {
+    watch_tree(made->cached);  // the server may analyse it again, as after the last time
+    return;
+  }
+  if (is_being_offered(name)) return;
   NamedStatement *named = find_named_statement(session.client, name);
   if (named == nullptr) return;
   check_stack_depth();
@@ -222,7 +226,9 @@ void offer_all_statements_to_sql() {
 // ------------------------------------------------------------------ PREPARE and DEALLOCATE
 
 void expect_sql_prepare() {
-  if (keeps_names_of_client()) table_is_used = true;
+  if (!keeps_names_of_client()) return;
+  table_is_used = true;
+  note_analysis();
 }
 
 // Puts the new statement into the store, and its plan into the cache if that has none as good.
@@ -237,7 +243,8 @@ static void adopt_entry(const char *name, PreparedStatement *entry) {
   const std::uint64_t statement = acquire_pending_statement(text);
   CachedStatement *cached = look_up_statement(statement);
   const std::uint64_t result = result_hash(source);
-  const bool has_better = cached != nullptr && cached->source->is_valid && result_hash(cached->source) == result;
+  const bool has_better = cached != nullptr && cached->source->is_valid && has_current_names(cached) &&
+                          result_hash(cached->source) == result;
   NamedStatement *named =
       add_named_statement(session.client, name, statement, source->param_types, source->num_params);
   keep_pending_statement();

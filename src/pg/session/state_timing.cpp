@@ -74,7 +74,8 @@ void run_requested_timing() {
   requested_rounds = 0;
   const double check_us = time_check(rounds);
   const double switch_us = time_switch(rounds);
-  withdraw_client_settings();
+  withdraw_other_session_settings(session.client);
+  establish_session_settings(session.client);
   ereport(NOTICE, (errmsg("session state check: %.3f us", check_us)));
   ereport(NOTICE, (errmsg("change of %d settings: %.3f us", kSettings, switch_us)));
 }

@@ -16,10 +16,12 @@ extern "C" {
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/timestamp.h"
 }
 
 #include <cctype>
 
+#include "pg/session/name_changes.hpp"
 #include "pg/session/session.hpp"
 #include "pg/session/statements.hpp"
 #include "pg/session/sql_statements.hpp"
@@ -31,11 +33,10 @@ namespace sluice::pg {
 static HTAB *cached_statements = nullptr;
 static std::uint64_t use_counter = 0;
 static std::uint64_t pending_statement = 0;
+static std::uint64_t names_before_analysis = 0;
 
-bool keeps_names_itself() {
-  return session.pool->mode.load(std::memory_order_relaxed) != static_cast<std::int32_t>(PoolMode::session) &&
-         !session.held;
-}
+// The pool's mode may change while this client is served.
+bool keeps_names_itself() { return !session.held || session.client->statements != 0; }
 
 const char *executed_name(const RawStmt *raw) {
   if (raw == nullptr || !IsA(raw->stmt, ExecuteStmt)) return nullptr;
@@ -44,10 +45,13 @@ const char *executed_name(const RawStmt *raw) {
 
 // ------------------------------------------------------------------ analysis
 
+void note_analysis() { names_before_analysis = name_changes(); }
+
 static CachedPlanSource *analyze_raw(RawStmt *raw, const char *query, Oid *types, int type_count) {
   // Before analysis, which scribbles on the raw tree.
   CachedPlanSource *source = CreateCachedPlan(raw, query, CreateCommandTag(raw->stmt));
   const bool needs_snapshot = analyze_requires_snapshot(raw);
+  note_analysis();
   if (needs_snapshot) PushActiveSnapshot(GetTransactionSnapshot());
   List *queries = pg_analyze_and_rewrite_varparams(raw, query, &types, &type_count, nullptr);
   if (needs_snapshot) PopActiveSnapshot();
@@ -143,25 +147,28 @@ CachedPlanSource *analyze_stored(std::uint64_t statement) {
 
 // ------------------------------------------------------------------ texts
 
-static bool names_a_moment(const char *literal, std::size_t length) {
+static bool is_word_character(char c) {
+  return isalnum(static_cast<unsigned char>(c)) || c == '_' || (static_cast<unsigned char>(c) & 0x80) != 0;
+}
+
+static bool is_moment(const char *word, std::size_t length) {
   static const char *const kMoments[] = {"now", "today", "tomorrow", "yesterday"};
-  for (const char *moment : kMoments) {
-    const std::size_t moment_length = strlen(moment);
-    for (std::size_t i = 0; i + moment_length <= length; i++)
-      if (pg_strncasecmp(literal + i, moment, moment_length) == 0) return true;
-  }
+  for (const char *moment : kMoments)
+    if (strlen(moment) == length && pg_strncasecmp(word, moment, length) == 0) return true;
   return false;
 }
 
-// Looks between quotes; taking too much for a literal costs nothing but sharing.
+// Looks at every word but a call of now(), not only between quotes: those can stand in comments and names, and
+// there are other ways to write a literal.  Taking too much for one costs nothing but sharing.
 std::int64_t date_of(const char *query) {
-  const char *quote = strchr(query, '\'');
-  while (quote != nullptr) {
-    const char *literal = quote + 1;
-    const char *end = strchr(literal, '\'');
-    const std::size_t length = end != nullptr ? static_cast<std::size_t>(end - literal) : strlen(literal);
-    if (names_a_moment(literal, length)) return GetCurrentTransactionStartTimestamp();
-    quote = end == nullptr ? nullptr : strchr(end + 1, '\'');
+  const char *next = query;
+  while (*next != '\0') {
+    const char *word = next;
+    while (is_word_character(*next)) next++;
+    if (next == word)
+      next++;
+    else if (*next != '(' && is_moment(word, static_cast<std::size_t>(next - word)))
+      return GetCurrentTransactionStartTimestamp();
   }
   return 0;
 }
@@ -211,11 +218,13 @@ std::uint64_t result_hash(const CachedPlanSource *source) {
 void describe_name(NamedStatement *named, const CachedPlanSource *source, bool from_sql) {
   named->result = result_hash(source);
   named->prepare_time = GetCurrentStatementStartTimestamp();
+  named->as_of = GetCurrentTimestamp();
   named->from_sql = from_sql;
 }
 
 static void open_cache() {
   HASHCTL control;
+  watch_names();
   memset(&control, 0, sizeof(control));
   control.keysize = sizeof(std::uint64_t);
   control.entrysize = sizeof(CachedStatement);
@@ -231,11 +240,13 @@ static void note_discarded_tree(void *argument) {
   auto *cached = static_cast<CachedStatement *>(argument);
   cached->watched = cached->fresh = false;
   if (current_meaning() != cached->meaning) cached->foreign = true;
+  cached->names = name_changes();
+  cached->as_of = GetCurrentStatementStartTimestamp();
 }
 
 }  // extern "C"
 
-static void watch_tree(CachedStatement *cached) {
+void watch_tree(CachedStatement *cached) {
   if (cached->watched || cached->source->query_context == nullptr) return;
   cached->watch.func = note_discarded_tree;
   cached->watch.arg = cached;
@@ -263,12 +274,14 @@ static bool has_types_given(const CachedStatement *cached) {
          memcmp(stored->types, cached->source->param_types, static_cast<Size>(stored->type_count) * sizeof(Oid)) == 0;
 }
 
+bool has_current_names(const CachedStatement *cached) { return cached->names == name_changes(); }
+
 // Analysis would have locked the tables, and so heard of changes.
 CachedStatement *look_up_current_statement(std::uint64_t statement) {
   if (IsAbortedTransactionBlockState()) return nullptr;
   AcceptInvalidationMessages();
   CachedStatement *cached = look_up_statement(statement);
-  if (cached == nullptr || !cached->source->is_valid || !cached->silent) return nullptr;
+  if (cached == nullptr || !cached->source->is_valid || !cached->silent || !has_current_names(cached)) return nullptr;
   return cached->fresh || has_types_given(cached) ? cached : nullptr;
 }
 
@@ -306,11 +319,32 @@ static void evict_old() {
     if (cached->last_use < recent && cached->lent == 0) drop_cached(cached);
 }
 
+static bool says_the_same(const CachedStatement *cached, const CachedPlanSource *source) {
+  const CachedPlanSource *earlier = cached->source;
+  return earlier->is_valid && !cached->foreign && is_analyzed_again(earlier) &&
+         earlier->num_params == source->num_params &&
+         (source->num_params == 0 || memcmp(earlier->param_types, source->param_types,
+                                            static_cast<Size>(source->num_params) * sizeof(Oid)) == 0) &&
+         equal(earlier->query_list, source->query_list);
+}
+
+static void note_freshness(CachedStatement *cached) {
+  cached->last_use = ++use_counter;
+  cached->fresh = true;
+  cached->names = names_before_analysis;
+  cached->as_of = GetCurrentStatementStartTimestamp();
+}
+
 CachedStatement *remember_statement(std::uint64_t statement, CachedPlanSource *source) {
   bool found;
   if (cached_statements == nullptr) open_cache();
   evict_old();
   auto *cached = static_cast<CachedStatement *>(hash_search(cached_statements, &statement, HASH_ENTER, &found));
+  if (found && says_the_same(cached, source)) {
+    DropCachedPlan(source);
+    note_freshness(cached);
+    return cached;
+  }
   if (found) {
     if (cached->lent > 0) call_in_lent(cached);
     DropCachedPlan(cached->source);
@@ -321,9 +355,8 @@ CachedStatement *remember_statement(std::uint64_t statement, CachedPlanSource *s
     cached->lent = 0;
   }
   cached->source = source;
-  cached->last_use = ++use_counter;
   cached->watched = cached->foreign = false;
-  cached->fresh = true;
+  note_freshness(cached);
   cached->silent = is_silent(source->query_string);
   if (!source->is_saved) SaveCachedPlan(source);
   watch_tree(cached);
@@ -332,6 +365,7 @@ CachedStatement *remember_statement(std::uint64_t statement, CachedPlanSource *s
 
 void release_cached_statements() {
   HASH_SEQ_STATUS scan;
+  release_pending_statement();
   if (cached_statements == nullptr) return;
   hash_seq_init(&scan, cached_statements);
   while (auto *cached = static_cast<CachedStatement *>(hash_seq_search(&scan))) release_statement(cached->statement);
@@ -361,9 +395,18 @@ static void fix_types(NamedStatement *named) {
   release_statement(old);
 }
 
+// What the server would have found for this name, or later.
+static CachedStatement *look_up_recent_statement(const NamedStatement *named) {
+  CachedStatement *cached = look_up_statement(named->statement);
+  if (cached == nullptr || cached->as_of >= named->as_of) return cached;
+  if (!has_current_names(cached)) return nullptr;
+  cached->as_of = named->as_of;
+  return cached;
+}
+
 CachedStatement *find_plan(NamedStatement *named) {
   for (;;) {
-    CachedStatement *cached = look_up_statement(named->statement);
+    CachedStatement *cached = look_up_recent_statement(named);
     if (cached == nullptr || has_types_of(cached->source, named)) {
       if (cached != nullptr && result_hash(cached->source) == named->result) return cached;
       // The one here may be that of an earlier or later definition of a table.

@@ -7,6 +7,8 @@
 // the server when something it depends on has changed.  That happens under the
 // settings then in force; if those give the text another meaning than the stored
 // ones, the source is of no use to others and is made anew at the next look-up.
+// So it is for a client that has prepared the text later than that, if names in it
+// may have come to mean something else in between (name_changes.hpp).
 //
 // A source may be lent to the server's table of prepared statements
 // (sql_statements.cpp); while it is, it is not dropped.
@@ -39,10 +41,13 @@ struct CachedStatement {
   bool foreign;           // was analysed again under other settings
   bool fresh;             // has not been analysed again at all: its parameter types are what the text says
   bool silent;            // scanning the text gives rise to no warning
+  std::uint64_t names;    // name_changes() before it was analysed
+  std::int64_t as_of;     // TimestampTz: analysis then would have come to the same
   MemoryContextCallback watch;
 };
 
-// Does this backend keep the client's names itself?  In session mode the server does.
+// Does this backend keep the client's names itself?  In session mode the server does, but for a client that has
+// brought some along from before the mode was changed.
 bool keeps_names_itself();
 
 // The name in EXECUTE <name>, or null.
@@ -62,13 +67,23 @@ std::uint64_t result_hash(const CachedPlanSource *source);
 // The types, PREPARE's time and result of a new name.
 void describe_name(NamedStatement *named, const CachedPlanSource *source, bool from_sql);
 
+// Before a text is analysed.
+void note_analysis();
+
 // What this backend has of it, null if nothing that can be used.
 CachedStatement *look_up_statement(std::uint64_t statement);
+
+// To be told when the server discards the source's query tree.
+void watch_tree(CachedStatement *cached);
 
 // The same, if analysing the text now would come to nothing else.
 CachedStatement *look_up_current_statement(std::uint64_t statement);
 
-// Takes a source into the cache, in place of an earlier one.
+// Could names in the text mean something else by now?
+bool has_current_names(const CachedStatement *cached);
+
+// Takes a source that has just been analysed into the cache.  An earlier one gives way, unless it says the
+// same: then that stays, with its plan, and the new one is dropped.
 CachedStatement *remember_statement(std::uint64_t statement, CachedPlanSource *source);
 
 // What the client's name stands for, analysed here if need be.  Raises 0A000 when the
