@@ -73,10 +73,16 @@ static bool check_max_pool_size(int *newval, void **, GucSource) {
 static bool check_pin_functions(char **newval, void **, GucSource) {
   List *names = NIL;
   char *copy = pstrdup(*newval);
-  const bool valid = SplitIdentifierString(copy, ',', &names);
+  bool valid = SplitIdentifierString(copy, ',', &names);
+  ListCell *cell;
+  if (!valid) GUC_check_errdetail("List syntax is invalid.");
+  foreach (cell, names) {
+    if (strchr(static_cast<const char *>(lfirst(cell)), '.') == nullptr) continue;
+    GUC_check_errdetail("Functions are named without their schema.");
+    valid = false;
+  }
   list_free(names);
   pfree(copy);
-  if (!valid) GUC_check_errdetail("List syntax is invalid.");
   return valid;
 }
 
@@ -124,7 +130,7 @@ static void define_reloadable_settings() {
                           "-1 detects them under the data directory and the tablespaces.", &setting_spindles, -1, -1,
                           100000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
   DefineCustomIntVariable("sluice.max_prepared_statements",
-                          "Sets the greatest number of protocol-level prepared statements a client may keep.", nullptr,
+                          "Sets the greatest number of prepared statements a client may keep.", nullptr,
                           &setting_max_prepared_statements, 1000, 1, 1000000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
   DefineCustomIntVariable("sluice.debug_backend_start_delay", "Sets a delay added to the start of each pooled backend.",
                           "For testing the growth of pools.", &setting_debug_backend_start_delay, 0, 0, 600000,

@@ -103,7 +103,7 @@ $server->sql("CREATE ROLE $_ LOGIN") foreach qw(app guest);
 	is($error->{C}, '53300', 'too_many_connections');
 	is($error->{M}, qq(could not get a backend from pool "$me/postgres" within 200 ms), 'which names the pool and the limit');
 	like($error->{D},
-		qr/^All 2 backends are busy: 1 active, 1 idle in transaction \(longest \d+ s, pid $thinker_pid\); 1 client is waiting\.$/,
+		qr/^All 2 backends are busy: 1 active, 1 idle in transaction \(longest \d+ s, pid $thinker_pid\); 1 client is waiting\.(?: All 2 pooled backends of the server \("sluice\.max_backends"\) are in use\.)?$/,
 		'with the numbers of the pool');
 	like($error->{H}, qr/sluice\.backends.*"sluice\.max_pool_size"/, 'and a hint');
 	ok($waiter->at_end_of_stream, 'then it is disconnected');

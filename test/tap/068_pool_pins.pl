@@ -135,7 +135,7 @@ is(pool($server, 'pins_temporary_objects'), '3', 'they have not been pinned anew
 		last if ref $outcome;
 	}
 	is($error->{C}, '53300', 'a client waits in vain');
-	like($error->{D}, qr/^All 6 backends are busy: 0 active, 0 idle in transaction, 6 pinned \(longest \d+ s, pid $longest: temporary_objects\); 1 client is waiting\.$/,
+	like($error->{D}, qr/^All 6 backends are busy: 0 active, 0 idle in transaction, 6 pinned \(longest \d+ s, pid $longest: temporary_objects\); 1 client is waiting\. All 6 pooled backends of the server \("sluice\.max_backends"\) are in use, 6 of them pinned, 6 by clients of pool "[^"]+"\.$/,
 		'the DETAIL names the pins and the oldest');
 	like($error->{H}, qr/sluice\.pin_timeout.*sluice\.on_session_state/, 'the HINT the settings about them');
 	is(pool($server, 'acquire_timeouts >= 1'), 't', 'it has been counted');

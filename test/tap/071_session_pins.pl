@@ -327,9 +327,9 @@ foreach my $pin (@pins)
 	is($client->sql('EXECUTE s'), '16', 'and statements');
 	$client->close;
 	my $log = $server->log_since($offset);
-	like($log, qr/LOG:  client \d+ pinned to its backend: temporary_objects\n/, 'log_pins: pinned');
-	like($log, qr/LOG:  client \d+ pinned to its backend: temporary_objects, advisory_lock, listen, held_cursor\n/, 'log_pins: all reasons');
-	like($log, qr/LOG:  client \d+ released from its backend after \d+ ms\n/, 'log_pins: released');
+	like($log, qr/LOG:  client \d+ of pool "[^"]+", application "[^"]*", pinned to its backend: temporary_objects\n/, 'log_pins: pinned');
+	like($log, qr/LOG:  client \d+ of pool "[^"]+", application "[^"]*", pinned to its backend: temporary_objects, advisory_lock, listen, held_cursor\n/, 'log_pins: all reasons');
+	like($log, qr/LOG:  client \d+ of pool "[^"]+" released from its backend after \d+ ms\n/, 'log_pins: released');
 	unlike($log, qr/(?:pinned to|released from) its backend.*\n.*STATEMENT/, 'without the statement');
 	$offset = $server->log_size;
 	my $quiet = new_client();
@@ -486,7 +486,7 @@ foreach my $end (@ends)
 
 {
 	my $client = new_client(dbname => 'strict');
-	my $hint = 'Set "sluice.on_session_state" to "pin" to allow it, or "sluice.pool_mode" to "session" for such clients.';
+	my $hint = 'For roles or databases that need it, set "sluice.on_session_state" to "pin" or "sluice.pool_mode" to "session", with ALTER ROLE or ALTER DATABASE.';
 	my %detail = (
 		temporary_objects => 'temporary objects',
 		advisory_lock => 'an advisory lock held by the session',
@@ -511,7 +511,7 @@ foreach my $end (@ends)
 				last if defined $error;
 			}
 			is_deeply([ @{ $error || {} }{qw(V C M D H)} ], [ 'ERROR', '0A000', 'statement would bind this client to one backend',
-				"Session state that cannot be carried between backends: $detail{$reason}.", $hint ], "refused: $make ($how)");
+				"Session state that cannot be carried between backends: $detail{$reason} ($reason).", $hint ], "refused: $make ($how)");
 			$client->sql('ROLLBACK') if $client->transaction_state ne 'I';
 			$client->sql('RESET search_path');
 			$client->sql('DEALLOCATE ALL');

@@ -61,13 +61,41 @@ static void append_pinned(StringInfo detail, const PoolCensus &census) {
 }
 
 // Pinned backends count against the server's maximum alone: they are in the way
-// when that is reached.
-static bool pins_are_in_the_way() {
+// when that is reached, also for other pools.
+struct FullServer {
+  bool is_full = false;
+  int pinned = 0;
+  std::uint32_t worst_pool = kNoIndex;  // the one with most of them
+  int worst_pinned = 0;
+};
+
+static FullServer look_at_server() {
   const SharedState &state = shared();
-  if (state.header->backends.load() < static_cast<std::int32_t>(state.header->max_backends)) return false;
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++)
-    if (state.backends[i].state.load() == static_cast<std::uint32_t>(BackendState::pinned)) return true;
-  return false;
+  FullServer server;
+
+  server.is_full = state.header->backends.load() >= static_cast<std::int32_t>(state.header->max_backends);
+  for (std::uint32_t i = 0; server.is_full && i < state.header->max_pools; i++) {
+    if (state.pools[i].state.load() != static_cast<std::uint32_t>(PoolState::open)) continue;
+    const int pinned = take_census(i, 0).pinned;
+    server.pinned += pinned;
+    if (pinned > server.worst_pinned) {
+      server.worst_pinned = pinned;
+      server.worst_pool = i;
+    }
+  }
+  return server;
+}
+
+static void append_full_server(StringInfo detail, const FullServer &server) {
+  if (!server.is_full) return;
+  appendStringInfo(detail, " All %u pooled backends of the server (\"sluice.max_backends\") are in use",
+                   shared().header->max_backends);
+  if (server.pinned > 0) {
+    const PoolSlot &pool = shared().pools[server.worst_pool];
+    appendStringInfo(detail, ", %d of them pinned, %d by clients of pool \"%s/%s\"", server.pinned,
+                     server.worst_pinned, pool.role, pool.database);
+  }
+  appendStringInfoChar(detail, '.');
 }
 
 static void describe_full_pool(StringInfo detail, std::uint32_t pool_index, std::int64_t now_us) {
@@ -102,7 +130,9 @@ static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int
   appendStringInfo(&message, "could not get a backend from pool \"%s/%s\" within %d ms", pool.role, pool.database,
                    pool.acquire_timeout_ms.load());
   describe_full_pool(&detail, pool_index, now_us);
-  const char *hint = pins_are_in_the_way()
+  const FullServer server = look_at_server();
+  append_full_server(&detail, server);
+  const char *hint = server.pinned > 0
                          ? "See the column \"pins\" of the view sluice.clients, or consider setting "
                            "\"sluice.pin_timeout\", or \"sluice.on_session_state\" to \"error\"."
                          : "See the view sluice.backends, or consider raising \"sluice.max_pool_size\".";

@@ -57,10 +57,22 @@ static bool named_by_client = false;  // application_name is the one the last cl
 static config_generic *application_name_record = nullptr;
 static GucSource base_name_source, base_name_reset_source;
 static char base_application_name[NAMEDATALEN];
+static int base_setting_count = 0;
 static List *base_prefixes = NIL;  // "auto_explain.", of libraries that every session has
 static std::uint64_t base_parameters = 0;  // see reported_base_parameters()
 static bool base_is_outdated = false;
 static bool base_is_standby = false;  // so in_hot_standby says
+
+// Those that somebody has defined; not what clients have made up.
+static int count_settings() {
+  int count, defined = 0;
+  config_generic **records = all_settings(&count);
+  for (int i = 0; i < count; i++)
+    if ((records[i]->flags & GUC_CUSTOM_PLACEHOLDER) == 0 && !is_hidden(records[i])) defined++;
+  return defined;
+}
+
+bool settings_were_added() { return count_settings() != base_setting_count; }
 
 // "a." of "a.b"; 0 for a setting of the server.
 static std::size_t prefix_length(const char *name) {
@@ -128,6 +140,7 @@ void remember_baseline_settings() {
   base_name_source = application_name_record->source;
   base_name_reset_source = application_name_record->reset_source;
   strlcpy(base_application_name, application_name, NAMEDATALEN);
+  base_setting_count = count_settings();
   note_base_prefixes();
   note_base_parameters();
 }

@@ -32,6 +32,9 @@ std::uint64_t reported_base_parameters();
 // Takes them all back.
 void withdraw_client_settings();
 
+// True if a library has defined settings since the baseline.
+bool settings_were_added();
+
 // Reads the configuration files again, below whatever the client has set, and
 // publishes the pool's settings.
 void reload_configuration();

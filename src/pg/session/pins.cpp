@@ -184,11 +184,14 @@ static void log_change(std::uint32_t pins, std::int64_t now_us) {
   char reasons[256];
   (void)describe_pins(pins, reasons, sizeof(reasons));
   if (pins != 0)
-    ereport(LOG_SERVER_ONLY, (errmsg("client %u pinned to its backend: %s", session.client_ref.slot, reasons),
-                              errhidestmt(true)));
+    ereport(LOG_SERVER_ONLY,
+            (errmsg("client %u of pool \"%s/%s\", application \"%s\", pinned to its backend: %s",
+                    session.client_ref.slot, session.pool->role, session.pool->database, application_name, reasons),
+             errhidestmt(true)));
   else
     ereport(LOG_SERVER_ONLY,
-            (errmsg("client %u released from its backend after " INT64_FORMAT " ms", session.client_ref.slot,
+            (errmsg("client %u of pool \"%s/%s\" released from its backend after " INT64_FORMAT " ms",
+                    session.client_ref.slot, session.pool->role, session.pool->database,
                     (now_us - session.client->pinned_since_us.load(std::memory_order_relaxed)) / 1000),
              errhidestmt(true)));
 }
@@ -262,7 +265,8 @@ static void reseed() {
 bool renewal_is_due() { return count_hidden_settings() >= kHiddenSettingsLimit; }
 
 bool release_session_state(bool everything) {
-  const bool unclean = traces.loaded || traces.function || (everything && has_temporary_schema());
+  const bool unclean =
+      traces.loaded || traces.function || (everything && (settings_were_added() || has_temporary_schema()));
 
   set_pins(0);
   if (everything || held_cursors != NIL) PortalHashTableDeleteAll();

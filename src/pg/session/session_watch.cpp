@@ -51,8 +51,10 @@ static void refuse_pin(PinReason reason) {
   session.pool->pins_refused.fetch_add(1, std::memory_order_relaxed);
   ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                   errmsg("statement would bind this client to one backend"),
-                  errdetail("Session state that cannot be carried between backends: %s.", describe(reason)),
-                  errhint("Set \"%s\" to \"pin\" to allow it, or \"%s\" to \"session\" for such clients.",
+                  errdetail("Session state that cannot be carried between backends: %s (%s).", describe(reason),
+                            name_of(reason)),
+                  errhint("For roles or databases that need it, set \"%s\" to \"pin\" or \"%s\" to \"session\", with "
+                          "ALTER ROLE or ALTER DATABASE.",
                           "sluice.on_session_state", "sluice.pool_mode")));
 }
 
@@ -64,7 +66,9 @@ static void refuse_transaction_block(const Node *statement) {
   if (kind != TRANS_STMT_BEGIN && kind != TRANS_STMT_START) return;
   ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                   errmsg("transaction blocks not allowed in statement pooling mode"),
-                  errhint("Set \"%s\" to \"transaction\" for clients that need them.", "sluice.pool_mode")));
+                  errhint("For roles or databases that need them, set \"%s\" to \"transaction\", with ALTER ROLE or "
+                          "ALTER DATABASE.",
+                          "sluice.pool_mode")));
 }
 
 // ------------------------------------------------------------------ utility statements
