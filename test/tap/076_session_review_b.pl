@@ -105,6 +105,28 @@ is($second->sql('EXECUTE d'), $days, 'a literal is read under the settings of it
 
 $_->close foreach $first, $second;
 
+# ---------------------------------------------------------------- in an aborted transaction
+
+{
+	my ($owner, $sharer) = map { $server->pool_raw } 1 .. 2;
+	$owner->sql('SET DateStyle = dmy');
+	$owner->exchange(RawClient::parse('i', 'INSERT INTO moment VALUES (2)') . RawClient::parse('end', 'ROLLBACK')
+		  . RawClient::sync());
+	# Its backend goes, and with it what it had analysed.
+	$server->sql('SELECT sluice.retire_backends()');
+	$owner->sql('SELECT 1');
+	$owner->sql('SET DateStyle = mdy');
+	$owner->exchange(Q('BEGIN'));
+	$owner->exchange(Q('SELECT 1/0'));
+	$owner->exchange(RawClient::describe_statement('i') . RawClient::sync()) for 1 .. 3;
+	$owner->exchange(RawClient::bind('', 'end', []) . RawClient::execute('') . RawClient::sync());
+	is($owner->sql('SHOW DateStyle'), 'ISO, MDY', 'settings are as they were after an error in an aborted transaction');
+	$owner->sql('SET DateStyle = ymd');
+	is($owner->sql('SHOW DateStyle'), 'ISO, YMD', 'and can be set');
+	is($sharer->sql('SELECT 1'), '1', 'and the server lives');
+	$_->close foreach $owner, $sharer;
+}
+
 # ---------------------------------------------------------------- another pool mode
 
 my $client = $server->pool_raw;

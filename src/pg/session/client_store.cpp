@@ -104,7 +104,7 @@ static void fill_statement(StoredStatement *stored, std::uint64_t hash, std::siz
   stored->query_length = static_cast<std::uint32_t>(query_length);
   stored->settings_length = text.settings_length;
   stored->location = text.location;
-  stored->type_count = static_cast<std::uint16_t>(text.type_count);
+  stored->type_count = text.type_count;
   if (text.type_count > 0) memcpy(stored->types, text.types, given_types_bytes(text.type_count));
   memcpy(const_cast<char *>(stored_query(stored)), text.query, query_length + 1);
   memcpy(const_cast<char *>(stored_settings(stored)), text.settings, text.settings_length);
@@ -245,7 +245,7 @@ static dsa_pointer create_name(const char *name, std::uint64_t statement, const 
   named->statement = statement;
   named->generic_cost = -1;
   named->name_hash = hash_name(name, length);
-  named->type_count = static_cast<std::uint16_t>(type_count);
+  named->type_count = type_count;
   if (type_count > 0) memcpy(named->types, types, given_types_bytes(type_count));
   char *stored_name = const_cast<char *>(statement_name(named));
   memcpy(stored_name, name, length);

@@ -54,7 +54,7 @@ struct StoredStatement {
   std::uint32_t query_length;     // without the terminating zero
   std::uint32_t settings_length;
   std::int32_t location;
-  std::uint16_t type_count;
+  std::int32_t type_count;
   Oid types[1];  // [type_count], then the query text, then the settings
 };
 
@@ -71,7 +71,7 @@ struct NamedStatement {
   std::int64_t generic_plans;
   std::int64_t custom_plans;
   std::uint32_t name_hash;
-  std::uint16_t type_count;
+  std::int32_t type_count;
   bool from_sql;
   Oid types[1];  // [type_count] of parameters, none left to be deduced; then the name
 };

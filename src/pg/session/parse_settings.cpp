@@ -4,6 +4,7 @@
 #include "pg/session/parse_settings.hpp"
 
 extern "C" {
+#include "access/xact.h"
 #include "common/hashfn.h"
 #include "lib/stringinfo.h"
 #include "utils/elog.h"
@@ -23,6 +24,7 @@ static const char *const kMeaningNames[] = {
     "lc_monetary"};
 constexpr int kMeaningCount = static_cast<int>(lengthof(kMeaningNames));
 constexpr int kMaxPlannerSettings = 128;
+constexpr int kNoSettingsAssumed = 0;
 
 static config_generic *meaning_records[kMeaningCount];
 static config_generic *planner_records[kMaxPlannerSettings];
@@ -143,6 +145,8 @@ static void assume(const char *name, const char *value) {
 }
 
 int assume_settings(const char *text, std::uint32_t length) {
+  // The end of an aborted transaction does not restore settings any more.
+  if (IsAbortedTransactionBlockState()) return kNoSettingsAssumed;
   const char *end = text + length;
   const int level = NewGUCNestLevel();
 
@@ -157,6 +161,8 @@ int assume_settings(const char *text, std::uint32_t length) {
   return level;
 }
 
-void resume_settings(int level) { AtEOXact_GUC(true, level); }
+void resume_settings(int level) {
+  if (level != kNoSettingsAssumed) AtEOXact_GUC(true, level);
+}
 
 }  // namespace sluice::pg

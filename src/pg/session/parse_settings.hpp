@@ -37,7 +37,8 @@ std::uint64_t current_meaning();
 
 // From here to resume_settings(level) the settings are those of `text`, and what
 // analysis remarks (notices, warnings) is heard by nobody: the client has heard it.
-// An error in between restores them with the transaction or subtransaction.
+// An error in between restores them with the transaction or subtransaction; in an aborted
+// one, where it would not, nothing is changed: only what ends it is analysed there.
 int assume_settings(const char *text, std::uint32_t length);
 void resume_settings(int level);
 
