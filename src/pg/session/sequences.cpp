@@ -277,7 +277,9 @@ static Answer ask_in_transaction(std::uint32_t count) {
     StartTransactionCommand();
     GetUserIdAndSecContext(&user, &security);
     SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, security | SECURITY_LOCAL_USERID_CHANGE);
-    const std::int64_t index = ask_lastval(count);
+    // Nobody could end this process while it waits.
+    const bool may_look = ConditionalLockRelationOid(RelationRelationId, AccessShareLock);
+    const std::int64_t index = may_look ? ask_lastval(count) : -1;
     SetUserIdAndSecContext(user, security);
     CommitTransactionCommand();
     if (index >= 0 && index < count) {
