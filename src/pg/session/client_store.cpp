@@ -52,6 +52,12 @@ std::uint64_t allocate_for_client(std::size_t bytes) {
   return allocated;
 }
 
+void free_for_client(std::uint64_t *pointer) {
+  const dsa_pointer freed = *pointer;
+  *pointer = 0;
+  if (DsaPointerIsValid(freed)) dsa_free(client_area(), freed);
+}
+
 // ------------------------------------------------------------------ start-up settings
 
 std::uint64_t store_startup_settings(ClientSlot *slot, const char *bytes, std::uint32_t length) {
@@ -314,11 +320,7 @@ void release_client_store(ClientSlot *slot) {
   release_stored_sequences(slot);
   remove_all_named_statements(slot);
   if (slot->unnamed_statement != 0) remove_link(&slot->unnamed_statement);
-  if (slot->startup_settings != 0) {
-    const dsa_pointer settings = slot->startup_settings;
-    slot->startup_settings = 0;
-    dsa_free(client_area(), settings);
-  }
+  free_for_client(&slot->startup_settings);
 }
 
 }  // namespace sluice::pg

@@ -80,6 +80,9 @@ struct NamedStatement {
 // LWLock may be held.
 std::uint64_t allocate_for_client(std::size_t bytes);
 
+// Frees what `pointer` is the dsa_pointer of, and makes it 0; nothing if it is.
+void free_for_client(std::uint64_t *pointer);
+
 // Returns 0 and leaves the slot alone when there is no memory.
 std::uint64_t store_startup_settings(ClientSlot *slot, const char *bytes, std::uint32_t length);
 const StartupSettings *startup_settings(const ClientSlot *slot);

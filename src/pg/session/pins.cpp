@@ -73,12 +73,17 @@ void open_pins() {
 
 // ------------------------------------------------------------------ what there is
 
+Oid temporary_schema() {
+  Oid schema, toast_schema;
+  GetTempNamespaceState(&schema, &toast_schema);
+  return schema;
+}
+
 // Whatever lies in the temporary schema depends on it.
 static bool find_temporary_objects() {
-  Oid schema, toast_schema;
+  const Oid schema = temporary_schema();
   ScanKeyData keys[2];
 
-  GetTempNamespaceState(&schema, &toast_schema);
   if (!OidIsValid(schema)) return false;
   Relation depend = table_open(DependRelationId, AccessShareLock);
   ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ,
@@ -224,16 +229,8 @@ void raise_pin_timeout() {
 
 // ------------------------------------------------------------------ taking away
 
-// A temporary schema, once made, belongs to its process for good.  Emptied, it still shows: pg_my_temp_schema() is not
-// 0, and a search path that ends in pg_temp finds it without the transaction being marked.
-static bool has_temporary_schema() {
-  Oid schema, toast_schema;
-  GetTempNamespaceState(&schema, &toast_schema);
-  return OidIsValid(schema);
-}
-
 static void drop_objects(bool temporary, bool listening) {
-  temporary = temporary && has_temporary_schema();
+  temporary = temporary && OidIsValid(temporary_schema());
   if (!temporary && !listening) return;
   StartTransactionCommand();
   if (listening) Async_UnlistenAll();
@@ -264,9 +261,11 @@ static void reseed() {
 
 bool renewal_is_due() { return count_hidden_settings() >= kHiddenSettingsLimit; }
 
+// A temporary schema, once made, belongs to its process for good.  Emptied, it still shows: pg_my_temp_schema() is not
+// 0, and a search path that ends in pg_temp finds it without the transaction being marked.
 bool release_session_state(bool everything) {
   const bool unclean =
-      traces.loaded || traces.function || (everything && (settings_were_added() || has_temporary_schema()));
+      traces.loaded || traces.function || (everything && (settings_were_added() || OidIsValid(temporary_schema())));
 
   set_pins(0);
   if (everything || held_cursors != NIL) PortalHashTableDeleteAll();

@@ -43,6 +43,10 @@ void note_held_cursor(const char *name);
 
 bool has_temporary_slots();
 
+// The temporary schema of this process, InvalidOid while it has none.  Once made it
+// stays, also when it is empty.
+Oid temporary_schema();
+
 }  // namespace sluice::pg
 
 #endif

@@ -321,12 +321,7 @@ static SequenceTable *stored_table(const ClientSlot *slot) {
   return slot->sequences == 0 ? nullptr : static_cast<SequenceTable *>(dsa_get_address(client_area(), slot->sequences));
 }
 
-void release_stored_sequences(ClientSlot *slot) {
-  if (slot->sequences == 0) return;
-  const dsa_pointer stored = slot->sequences;
-  slot->sequences = 0;
-  dsa_free(client_area(), stored);
-}
+void release_stored_sequences(ClientSlot *slot) { free_for_client(&slot->sequences); }
 
 // With room for `count` values.  nullptr, and the old one stays, if there is no memory.
 static SequenceTable *make_room(ClientSlot *slot, std::uint32_t count) {

@@ -137,12 +137,7 @@ static StoredSettings *stored_settings(const ClientSlot *slot) {
   return static_cast<StoredSettings *>(dsa_get_address(client_area(), slot->session_settings));
 }
 
-void release_session_settings(ClientSlot *slot) {
-  if (slot->session_settings == 0) return;
-  const dsa_pointer released = slot->session_settings;
-  slot->session_settings = 0;
-  dsa_free(client_area(), released);
-}
+void release_session_settings(ClientSlot *slot) { free_for_client(&slot->session_settings); }
 
 static bool has_room(const config_generic *record) {
   std::size_t length = strlen(record->name);

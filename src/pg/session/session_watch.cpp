@@ -258,12 +258,10 @@ static void note_pin_function(Oid function) {
 // The first look at a search path that begins with pg_temp makes a temporary schema, which marks the transaction.  Here
 // others may have made it; to this client it is the first look all the same.
 static void note_look_at_search_path() {
-  Oid schema, toast_schema;
+  const Oid schema = temporary_schema();
 
-  if (!is_pooled_by_transaction()) return;
+  if (!OidIsValid(schema) || !is_pooled_by_transaction()) return;
   if ((session.client->flags.load(std::memory_order_relaxed) & kClientUsedTemporary) != 0) return;
-  GetTempNamespaceState(&schema, &toast_schema);
-  if (!OidIsValid(schema)) return;
   List *path = fetch_search_path(false);
   if (path != NIL && linitial_oid(path) == schema) MyXactFlags |= XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
   list_free(path);
@@ -336,9 +334,7 @@ static bool watch_seed(double *value, void **extra, GucSource source) {
 // Under its own name, the temporary schema of this process is a schema like any other to the server, and what is made
 // there marks no transaction; nor does what is dropped because it depends on something else.
 static void note_change() {
-  Oid schema, toast_schema;
-  GetTempNamespaceState(&schema, &toast_schema);
-  if (OidIsValid(schema)) traces.changed = true;
+  if (OidIsValid(temporary_schema())) traces.changed = true;
 }
 
 static void watch_access(ObjectAccessType access, Oid class_id, Oid object, int sub_id, void *arg) {
