@@ -31,7 +31,7 @@ extern "C" void _PG_init(void) {
 
   // The user sets one number, not two.  MaxBackends is computed after the
   // preloaded libraries, so the server makes room for these workers.
-  max_worker_processes += setting_max_backends + 2;
+  max_worker_processes += setting_max_backends + setting_nested_reserve + 2;
 
   request_shared_memory();
   install_role_settings_watch();

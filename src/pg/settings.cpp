@@ -30,6 +30,12 @@ int setting_max_clients = 10000;
 int setting_max_backends = 100;
 int setting_max_pools = 64;
 int setting_max_unauthenticated_clients = 500;
+int setting_nested_reserve = 0;
+int setting_max_events = 1000;
+int setting_max_applications = 200;
+int setting_history_seconds = 3600;
+bool setting_track_timing = true;
+bool setting_save_history = true;
 double setting_cores = -1;
 int setting_spindles = -1;
 int setting_max_prepared_statements = 1000;
@@ -42,6 +48,7 @@ int setting_idle_timeout = 600000;
 int setting_max_lifetime = 1800000;
 int setting_on_session_state = static_cast<int>(OnSessionState::pin);
 int setting_pin_timeout = 0;
+int setting_leak_threshold = 60000;
 char *setting_pin_functions = nullptr;
 bool setting_log_pins = false;
 bool setting_debug_force_switch = false;
@@ -116,6 +123,27 @@ static void define_server_settings() {
                           &setting_max_backends, 100, 1, 10000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
   DefineCustomIntVariable("sluice.max_pools", "Sets the greatest number of pools, one for each database and role in use.",
                           nullptr, &setting_max_pools, 64, 1, 4096, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.nested_reserve",
+                          "Sets the number of backends kept for clients whose application holds all others.",
+                          "They are started beyond sluice.max_backends when clients wait for a second connection of an "
+                          "application that already holds every backend.  0 keeps none.",
+                          &setting_nested_reserve, 0, 0, 1000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
+}
+
+static void define_statistics_settings() {
+  DefineCustomIntVariable("sluice.max_events", "Sets the number of events kept for the view sluice.events.", nullptr,
+                          &setting_max_events, 1000, 16, 100000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.max_applications",
+                          "Sets the number of pairs of role and application_name whose times are kept apart.", nullptr,
+                          &setting_max_applications, 200, 2, 10000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.history_seconds", "Sets for how long a sample of each second is kept for each pool.",
+                          "0 keeps no history.", &setting_history_seconds, 3600, 0, 86400, PGC_POSTMASTER, GUC_UNIT_S,
+                          nullptr, nullptr, nullptr);
+  DefineCustomBoolVariable("sluice.track_timing",
+                           "Collects how long clients wait, and how long backends are held and execute.", nullptr,
+                           &setting_track_timing, true, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+  DefineCustomBoolVariable("sluice.save_history", "Saves the history across server restarts.", nullptr,
+                           &setting_save_history, true, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
 }
 
 static void define_reloadable_settings() {
@@ -170,6 +198,10 @@ static void define_session_state_settings() {
                            "statement.",
                            &setting_on_session_state, static_cast<int>(OnSessionState::pin), kOnSessionState, PGC_SUSET,
                            0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.leak_threshold",
+                          "Sets how long a client may hold a backend while others wait before that is logged.",
+                          "0 never logs it.", &setting_leak_threshold, 60000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS,
+                          nullptr, nullptr, nullptr);
   DefineCustomIntVariable("sluice.pin_timeout", "Sets how long a pinned client may be idle before it is ended.",
                           "0 never ends it.", &setting_pin_timeout, 0, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, nullptr,
                           nullptr, nullptr);
@@ -192,6 +224,7 @@ void define_settings() {
   define_reloadable_settings();
   define_pool_settings();
   define_session_state_settings();
+  define_statistics_settings();
   MarkGUCPrefixReserved("sluice");
 }
 

@@ -15,12 +15,18 @@ extern char *setting_unix_socket_directories;  // "" = the server's own
 extern int setting_max_clients;
 extern int setting_max_backends;
 extern int setting_max_pools;
+extern int setting_nested_reserve;    // backends beyond setting_max_backends
+extern int setting_max_events;
+extern int setting_max_applications;
+extern int setting_history_seconds;   // 0 = no history
 
 // Can change with a reload.
 extern int setting_max_unauthenticated_clients;
 extern double setting_cores;  // -1 = detect
 extern int setting_spindles;  // -1 = detect
 extern int setting_max_prepared_statements;
+extern bool setting_track_timing;
+extern bool setting_save_history;
 extern int setting_debug_backend_start_delay;  // ms
 
 // Can also be set per role and per database; each pool has its own values.
@@ -32,6 +38,7 @@ extern int setting_idle_timeout;     // ms, 0 = never
 extern int setting_max_lifetime;     // ms, 0 = never
 extern int setting_on_session_state;  // OnSessionState
 extern int setting_pin_timeout;       // ms, 0 = never
+extern int setting_leak_threshold;    // ms, 0 = never
 extern char *setting_pin_functions;   // names, separated by commas
 extern bool setting_log_pins;
 extern bool setting_debug_force_switch;

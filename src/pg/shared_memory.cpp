@@ -28,7 +28,7 @@ extern "C" {
 
 namespace sluice::pg {
 
-static_assert(kNameLength == NAMEDATALEN);
+static_assert(kNameLength == NAMEDATALEN && kApplicationNameLength == NAMEDATALEN);
 
 // Room for the start-up settings and statements of a few thousand clients
 // before the first dynamic segment is needed.
@@ -53,11 +53,18 @@ static LWLockPadded *locks = nullptr;
 static shmem_request_hook_type previous_shmem_request_hook = nullptr;
 static shmem_startup_hook_type previous_shmem_startup_hook = nullptr;
 
-static Size state_bytes() {
-  return CACHELINEALIGN(
-      shared_state_bytes(static_cast<std::size_t>(setting_max_clients), static_cast<std::size_t>(setting_max_backends),
-                         static_cast<std::size_t>(setting_max_pools)));
+static SharedSizes configured_sizes() {
+  SharedSizes sizes;
+  sizes.clients = static_cast<std::size_t>(setting_max_clients);
+  sizes.backends = static_cast<std::size_t>(setting_max_backends) + static_cast<std::size_t>(setting_nested_reserve);
+  sizes.pools = static_cast<std::size_t>(setting_max_pools);
+  sizes.events = static_cast<std::size_t>(setting_max_events);
+  sizes.applications = static_cast<std::size_t>(setting_max_applications);
+  sizes.history_seconds = static_cast<std::size_t>(setting_history_seconds);
+  return sizes;
 }
+
+static Size state_bytes() { return CACHELINEALIGN(shared_state_bytes(configured_sizes())); }
 
 static Size segment_bytes() {
   Size bytes = state_bytes();
@@ -77,7 +84,11 @@ static void initialize_segment() {
   SharedHeader *header = shared_state.header;
   header->max_clients = static_cast<std::uint32_t>(setting_max_clients);
   header->max_backends = static_cast<std::uint32_t>(setting_max_backends);
+  header->backend_slots = static_cast<std::uint32_t>(setting_max_backends + setting_nested_reserve);
   header->max_pools = static_cast<std::uint32_t>(setting_max_pools);
+  header->max_applications = static_cast<std::uint32_t>(setting_max_applications);
+  header->history_seconds = static_cast<std::uint32_t>(setting_history_seconds);
+  shared_state.events->capacity = static_cast<std::uint32_t>(setting_max_events);
   header->descriptor_base = choose_descriptor_base();
   header->started_at.store(GetCurrentTimestamp());
   header->machine.quota_cores.store(-1);
@@ -89,7 +100,7 @@ static void initialize_segment() {
     shared_state.clients[i].word.store(ClientWord{}.pack());
     shared_state.clients[i].pool.store(kNoIndex);
   }
-  for (std::uint32_t i = 0; i < header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < header->backend_slots; i++) {
     shared_state.backends[i].client.store(kNoIndex);
     shared_state.backends[i].pool.store(kNoIndex);
   }
@@ -121,8 +132,7 @@ static void sluice_shmem_startup() {
   LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
   char *segment = static_cast<char *>(ShmemInitStruct("pg_sluice", segment_bytes(), &found));
   segment = reinterpret_cast<char *>(CACHELINEALIGN(segment));
-  shared_state = lay_out(segment, static_cast<std::size_t>(setting_max_clients),
-                         static_cast<std::size_t>(setting_max_backends), static_cast<std::size_t>(setting_max_pools));
+  shared_state = lay_out(segment, configured_sizes());
   segment_tail = reinterpret_cast<SegmentTail *>(segment + state_bytes());
   area_place = reinterpret_cast<char *>(MAXALIGN(segment_tail + 1));
   locks = GetNamedLWLockTranche(kTrancheName);

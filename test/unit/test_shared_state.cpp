@@ -96,9 +96,17 @@ void parts_follow_each_other_aligned_and_inside(void **) {
   constexpr std::size_t kClients = 7;
   constexpr std::size_t kBackends = 3;
   constexpr std::size_t kPools = 2;
-  const std::size_t bytes = sluice::shared_state_bytes(kClients, kBackends, kPools);
+  sluice::SharedSizes sizes;
+  sizes.clients = kClients;
+  sizes.backends = kBackends;
+  sizes.pools = kPools;
+  sizes.events = 5;
+  sizes.applications = 3;
+  sizes.history_seconds = 7;
+  const std::size_t bytes = sluice::shared_state_bytes(sizes);
   const Memory memory(bytes);
-  const sluice::SharedState state = sluice::lay_out(memory.get(), kClients, kBackends, kPools);
+  const sluice::SharedState state = sluice::lay_out(memory.get(), sizes);
+  state.header->history_seconds = 7;
   const auto *begin = static_cast<const std::byte *>(memory.get());
   const auto at = [begin](const void *part) {
     return static_cast<std::size_t>(static_cast<const std::byte *>(part) - begin);
@@ -107,8 +115,15 @@ void parts_follow_each_other_aligned_and_inside(void **) {
   assert_true(at(state.clients) >= sizeof(sluice::SharedHeader));
   assert_true(at(state.backends) >= at(state.clients + kClients));
   assert_true(at(state.pools) >= at(state.backends + kBackends));
-  assert_true(at(state.pools + kPools) <= bytes);
-  for (const std::size_t offset : {at(state.clients), at(state.backends), at(state.pools)}) {
+  assert_true(at(state.statistics) >= at(state.pools + kPools));
+  assert_true(at(state.applications) >= at(state.statistics + kBackends));
+  assert_true(at(state.errors) >= at(state.applications + sizes.applications));
+  assert_true(at(state.events) >= at(state.errors + 1));
+  assert_true(at(state.history) >= at(state.events) + sluice::event_log_bytes(sizes.events));
+  assert_true(at(state.history_ring(kPools)) <= bytes);
+  for (const std::size_t offset :
+       {at(state.clients), at(state.backends), at(state.pools), at(state.statistics), at(state.applications),
+        at(state.errors), at(state.events), at(state.history), at(state.history_ring(1))}) {
     assert_int_equal(offset % sluice::kCacheLine, 0);
   }
 }

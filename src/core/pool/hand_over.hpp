@@ -13,6 +13,8 @@
 #ifndef SLUICE_CORE_POOL_HAND_OVER_HPP
 #define SLUICE_CORE_POOL_HAND_OVER_HPP
 
+#include <cstdint>
+
 namespace sluice {
 
 // May a backend stay on its client, whose turn it now is, instead of giving it
@@ -27,6 +29,10 @@ constexpr bool should_linger(int waiters, int armed, int queued) noexcept {
 constexpr bool needs_watcher(int waiters, int armed, int queued) noexcept {
   return waiters <= 0 && (armed > 0 || queued > 0);
 }
+
+// While the dispatcher watches it drains the set every millisecond.  A set that was
+// drained longer ago than this has been somebody else's in between.
+constexpr std::int64_t kDrainedRecentlyUs = 4000;
 
 }  // namespace sluice
 

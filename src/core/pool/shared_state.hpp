@@ -17,6 +17,7 @@
 //                published settings by the backend that started last.
 //   BackendSlot  the backend itself, but for the request fields
 //                (`retire_requested`, `cancel_lease`, `poked`), which others set.
+//   LeaseStatistics, one for each backend slot: that backend.
 //
 // Times are microseconds of CLOCK_MONOTONIC unless a name says `_at` (then they
 // are PostgreSQL's TimestampTz: microseconds since 2000-01-01, UTC).
@@ -31,7 +32,12 @@
 
 #include "core/pool/wait_queue.hpp"
 #include "core/session/pin.hpp"
+#include "core/stats/application_table.hpp"
+#include "core/stats/error_table.hpp"
+#include "core/stats/event_log.hpp"
 #include "core/stats/histogram.hpp"
+#include "core/stats/history_ring.hpp"
+#include "core/stats/lease_statistics.hpp"
 
 namespace sluice {
 
@@ -200,12 +206,11 @@ struct alignas(kCacheLine) PoolSlot {
   alignas(kCacheLine) std::atomic<std::int32_t> armed;    // clients in the epoll set
   std::atomic<std::int32_t> queued;                       // clients in the wait queue
   std::atomic<std::uint32_t> watched;                     // 1 while the dispatcher ticks for this pool
+  std::atomic<std::int64_t> drained_us;                   // when it last moved ready clients into the queue
 
-  // Counters since `statistics_since_at`.
-  alignas(kCacheLine) std::atomic<std::uint64_t> transactions;
-  std::atomic<std::uint64_t> leases;             // hand-overs, queued or not
-  std::atomic<std::uint64_t> waits;              // of these, those that went through the wait queue
-  std::atomic<std::uint64_t> acquire_timeouts;
+  // Counters since `statistics_since_at`.  What happens in every transaction is
+  // counted by the backends (LeaseStatistics); see core/stats/pool_totals.
+  alignas(kCacheLine) std::atomic<std::uint64_t> acquire_timeouts;
   std::atomic<std::uint64_t> starts;             // backends started
   std::atomic<std::uint64_t> start_failures;
   std::atomic<std::uint64_t> starts_elided;      // growth asked for and found needless
@@ -220,7 +225,11 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::int32_t> peak_backends;
   std::atomic<std::int64_t> statistics_since_at;  // TimestampTz
   std::atomic<std::uint32_t> flush_requests;      // see pg/session/statistics
-  Histogram wait_us;                              // ready until leased
+  std::atomic<std::uint32_t> statistics_epoch;    // never 0; see core/stats/lease_statistics.hpp
+  std::atomic<std::uint32_t> folds;               // odd while the dispatcher adds to `retired`
+  LeaseTotals retired;                            // of backends that have ended
+  Histogram start_us;                             // a backend's start: asked for until it joined
+  Histogram authentication_us;                    // a client's way from accept to here
 
   PoolGreeting greeting;
   WaitQueueStorage wait_queue;
@@ -255,6 +264,13 @@ struct alignas(kCacheLine) BackendSlot {
   std::atomic<std::uint64_t> lease;             // number of its current or last lease
   std::atomic<std::int64_t> state_since_us;     // coarse clock
   std::atomic<std::int64_t> lease_since_us;     // coarse clock
+  // The hold under way, on the fine clock; see pg/session/lease_clock.  All 0 while
+  // nothing is timed.
+  std::atomic<std::int64_t> hold_since_us;
+  std::atomic<std::int64_t> active_since_us;    // 0 = not executing
+  std::atomic<std::int64_t> thinking_since_us;  // 0 = not the client's turn inside a transaction
+  std::atomic<std::uint64_t> hold_active_us;    // finished parts of this hold
+  std::atomic<std::uint64_t> hold_thinking_us;
   std::atomic<std::int64_t> started_at;         // TimestampTz
   std::atomic<std::int64_t> start_requested_us;
   std::atomic<std::int64_t> expires_us;         // max_lifetime with jitter; 0 = never
@@ -298,8 +314,11 @@ struct MachineFacts {
 
 struct alignas(kCacheLine) SharedHeader {
   std::uint32_t max_clients;
-  std::uint32_t max_backends;
+  std::uint32_t max_backends;   // that may run at a time, but for the reserve
+  std::uint32_t backend_slots;  // max_backends and sluice.nested_reserve
   std::uint32_t max_pools;
+  std::uint32_t max_applications;
+  std::uint32_t history_seconds;
   std::uint32_t descriptor_base;  // client slot i has descriptor base + i in every process
   std::atomic<std::int32_t> dispatcher_pid;
   std::atomic<std::uint32_t> dispatcher_epoch;  // grows each time a dispatcher starts
@@ -318,34 +337,59 @@ struct alignas(kCacheLine) SharedHeader {
 };
 static_assert(std::is_standard_layout_v<SharedHeader> && std::is_trivially_destructible_v<SharedHeader>);
 
+// How many there are of everything.
+struct SharedSizes {
+  std::size_t clients = 0;
+  std::size_t backends = 0;  // slots, the reserve included
+  std::size_t pools = 0;
+  std::size_t events = 0;
+  std::size_t applications = 0;
+  std::size_t history_seconds = 0;
+};
+
 // Where everything lies.  Pointers of this process; never stored in the segment.
 struct SharedState {
   SharedHeader *header = nullptr;
-  ClientSlot *clients = nullptr;    // [header->max_clients]
-  BackendSlot *backends = nullptr;  // [header->max_backends]
-  PoolSlot *pools = nullptr;        // [header->max_pools]
+  ClientSlot *clients = nullptr;            // [header->max_clients]
+  BackendSlot *backends = nullptr;          // [header->backend_slots]
+  PoolSlot *pools = nullptr;                // [header->max_pools]
+  LeaseStatistics *statistics = nullptr;    // [header->backend_slots]
+  ApplicationSlot *applications = nullptr;  // [header->max_applications]
+  ErrorTable *errors = nullptr;
+  EventLog *events = nullptr;
+  std::byte *history = nullptr;  // [header->max_pools] times history_ring_bytes(header->history_seconds)
+
+  HistoryRing *history_ring(std::size_t index) const noexcept {
+    return reinterpret_cast<HistoryRing *>(history + index * history_ring_bytes(header->history_seconds));
+  }
 };
 
-constexpr std::size_t shared_state_bytes(std::size_t max_clients, std::size_t max_backends,
-                                         std::size_t max_pools) noexcept {
-  return sizeof(SharedHeader) + max_clients * sizeof(ClientSlot) + max_backends * sizeof(BackendSlot) +
-         max_pools * sizeof(PoolSlot) + kCacheLine;
+constexpr std::size_t shared_state_bytes(const SharedSizes &sizes) noexcept {
+  return sizeof(SharedHeader) + sizes.clients * sizeof(ClientSlot) + sizes.backends * sizeof(BackendSlot) +
+         sizes.pools * sizeof(PoolSlot) + sizes.backends * sizeof(LeaseStatistics) +
+         sizes.applications * sizeof(ApplicationSlot) + sizeof(ErrorTable) + event_log_bytes(sizes.events) +
+         sizes.pools * history_ring_bytes(sizes.history_seconds) + kCacheLine;
 }
 
 // Lays the parts out in `memory` (aligned to kCacheLine, shared_state_bytes()
 // long).  Does not initialise anything.
-inline SharedState lay_out(void *memory, std::size_t max_clients, std::size_t max_backends,
-                           std::size_t max_pools) noexcept {
+inline SharedState lay_out(void *memory, const SharedSizes &sizes) noexcept {
   SharedState state;
   auto *next = static_cast<std::byte *>(memory);
-  state.header = reinterpret_cast<SharedHeader *>(next);
-  next += sizeof(SharedHeader);
-  state.clients = reinterpret_cast<ClientSlot *>(next);
-  next += max_clients * sizeof(ClientSlot);
-  state.backends = reinterpret_cast<BackendSlot *>(next);
-  next += max_backends * sizeof(BackendSlot);
-  state.pools = reinterpret_cast<PoolSlot *>(next);
-  (void)max_pools;
+  const auto take = [&next](std::size_t bytes) noexcept {
+    std::byte *part = next;
+    next += bytes;
+    return part;
+  };
+  state.header = reinterpret_cast<SharedHeader *>(take(sizeof(SharedHeader)));
+  state.clients = reinterpret_cast<ClientSlot *>(take(sizes.clients * sizeof(ClientSlot)));
+  state.backends = reinterpret_cast<BackendSlot *>(take(sizes.backends * sizeof(BackendSlot)));
+  state.pools = reinterpret_cast<PoolSlot *>(take(sizes.pools * sizeof(PoolSlot)));
+  state.statistics = reinterpret_cast<LeaseStatistics *>(take(sizes.backends * sizeof(LeaseStatistics)));
+  state.applications = reinterpret_cast<ApplicationSlot *>(take(sizes.applications * sizeof(ApplicationSlot)));
+  state.errors = reinterpret_cast<ErrorTable *>(take(sizeof(ErrorTable)));
+  state.events = reinterpret_cast<EventLog *>(take(event_log_bytes(sizes.events)));
+  state.history = take(sizes.pools * history_ring_bytes(sizes.history_seconds));
   return state;
 }
 

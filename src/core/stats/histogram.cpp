@@ -8,8 +8,9 @@
 //
 // All accesses are relaxed: the counters are independent, and nobody concludes
 // from one that another has been written.  A reader may therefore see a recording
-// in its bucket and not yet in `total` or `max`; percentile() counts the buckets
-// itself, and believes `max` only where it agrees with the bucket found.
+// in its bucket and not yet in `total` or `max`; copies therefore count
+// the buckets themselves, and percentile() believes `max` only where it agrees
+// with the bucket found.
 
 #include "core/stats/histogram.hpp"
 
@@ -30,6 +31,17 @@ unsigned highest_bit(std::uint64_t value) noexcept {
 // How many low bits the values of a bucket differ in.  Not for exact buckets.
 unsigned cut_bits(std::size_t bucket) noexcept {
   return static_cast<unsigned>((bucket - kExactBuckets) / kSubBuckets) + 1;
+}
+
+// `max` is believed only where it lies in this bucket.
+std::uint64_t middle_of(std::size_t bucket, std::uint64_t max) noexcept {
+  const std::uint64_t low = histogram_bucket_low(bucket);
+  const std::uint64_t high = histogram_bucket_high(bucket);
+  if (bucket >= kHistogramBuckets - 1) {
+    return max > low ? max : low;  // without an upper bound
+  }
+  const std::uint64_t middle = low + (high - low) / 2;
+  return max >= low && max < middle ? max : middle;
 }
 
 // The rank, from 1, of the recording that `fraction` of all `total` do not exceed.
@@ -87,6 +99,30 @@ void Histogram::record(std::uint64_t value) noexcept {
   sum.fetch_add(value, std::memory_order_relaxed);
 }
 
+void Histogram::record_alone(std::uint64_t value) noexcept {
+  if (value > max.load(std::memory_order_relaxed)) {
+    max.store(value, std::memory_order_relaxed);
+  }
+  add_alone(counts[histogram_bucket(value)], 1);
+  add_alone(total, 1);
+  add_alone(sum, value);
+}
+
+void Histogram::add(const Histogram &other) noexcept {
+  for (std::size_t bucket = 0; bucket < kHistogramBuckets; bucket++) {
+    const std::uint64_t count = other.counts[bucket].load(std::memory_order_relaxed);
+    if (count > 0) {
+      counts[bucket].fetch_add(count, std::memory_order_relaxed);
+    }
+  }
+  total.fetch_add(other.total.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  sum.fetch_add(other.sum.load(std::memory_order_relaxed), std::memory_order_relaxed);
+  const std::uint64_t greatest = other.max.load(std::memory_order_relaxed);
+  std::uint64_t seen = max.load(std::memory_order_relaxed);
+  while (greatest > seen && !max.compare_exchange_weak(seen, greatest, std::memory_order_relaxed)) {
+  }
+}
+
 void Histogram::reset() noexcept {
   for (auto &count : counts) {
     count.store(0, std::memory_order_relaxed);
@@ -97,24 +133,61 @@ void Histogram::reset() noexcept {
 }
 
 std::uint64_t Histogram::percentile(double fraction) const noexcept {
-  std::uint64_t recordings = 0;
-  for (const auto &count : counts) {
-    recordings += count.load(std::memory_order_relaxed);
+  HistogramCounts copy;
+  copy.add(*this);
+  return copy.percentile(fraction);
+}
+
+void HistogramCounts::add(const Histogram &other) noexcept {
+  for (std::size_t bucket = 0; bucket < kHistogramBuckets; bucket++) {
+    const std::uint64_t count = other.counts[bucket].load(std::memory_order_relaxed);
+    counts[bucket] += count;
+    total += count;
   }
-  if (recordings == 0) {
+  sum += other.sum.load(std::memory_order_relaxed);
+  const std::uint64_t greatest = other.max.load(std::memory_order_relaxed);
+  max = greatest > max ? greatest : max;
+}
+
+void HistogramCounts::add(const HistogramCounts &other) noexcept {
+  for (std::size_t bucket = 0; bucket < kHistogramBuckets; bucket++) {
+    counts[bucket] += other.counts[bucket];
+  }
+  total += other.total;
+  sum += other.sum;
+  max = other.max > max ? other.max : max;
+}
+
+HistogramCounts HistogramCounts::since(const HistogramCounts &earlier) const noexcept {
+  if (earlier.total > total) {
+    return *this;
+  }
+  HistogramCounts difference;
+  for (std::size_t bucket = 0; bucket < kHistogramBuckets; bucket++) {
+    if (earlier.counts[bucket] > counts[bucket]) {
+      return *this;
+    }
+    difference.counts[bucket] = counts[bucket] - earlier.counts[bucket];
+    difference.total += difference.counts[bucket];
+    if (difference.counts[bucket] > 0) {
+      const std::uint64_t high = histogram_bucket_high(bucket);
+      difference.max = max < high ? max : high;
+    }
+  }
+  difference.sum = sum >= earlier.sum ? sum - earlier.sum : 0;
+  return difference;
+}
+
+std::uint64_t HistogramCounts::percentile(double fraction) const noexcept {
+  if (total == 0) {
     return 0;
   }
-  // Recordings may have arrived since, but none has gone, so the second pass
-  // reaches the rank; unless someone has reset the counts, and then 0 is right.
-  const std::uint64_t rank = rank_of(fraction, recordings);
-  const std::uint64_t greatest = max.load(std::memory_order_relaxed);
+  const std::uint64_t rank = rank_of(fraction, total);
   std::uint64_t reached = 0;
   for (std::size_t bucket = 0; bucket < kHistogramBuckets; bucket++) {
-    reached += counts[bucket].load(std::memory_order_relaxed);
+    reached += counts[bucket];
     if (reached >= rank) {
-      const std::uint64_t high = histogram_bucket_high(bucket);
-      const bool max_is_inside = greatest >= histogram_bucket_low(bucket) && greatest < high;
-      return max_is_inside ? greatest : high;
+      return rank == total && max >= histogram_bucket_low(bucket) ? max : middle_of(bucket, max);
     }
   }
   return 0;

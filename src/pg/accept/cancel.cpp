@@ -35,7 +35,7 @@ static std::uint64_t find_lease(std::uint32_t slot, std::uint32_t *backend) {
   const std::uint64_t packed = state.clients[slot].word.load();
   const ClientWord word = ClientWord::unpack(packed);
 
-  if (word.state != ClientState::leased || word.backend >= state.header->max_backends) return 0;
+  if (word.state != ClientState::leased || word.backend >= state.header->backend_slots) return 0;
   const std::uint64_t lease = state.backends[word.backend].lease.load();
   // An assigned backend may not have opened this client's lease yet.
   if (state.backends[word.backend].client.load() != slot ||

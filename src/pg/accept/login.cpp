@@ -307,6 +307,9 @@ static void enter_pool(Login *login, bool greeted) {
   shared().header->unauthenticated.fetch_sub(1);
   const bool watched = login->watched;
   end_login(login);
+  if (setting_track_timing)
+    shared().pools[pool].authentication_us.record(
+        static_cast<std::uint64_t>(Max(GetCurrentTimestamp() - shared().clients[client.slot].connected_at, 0)));
   watch_for_hangup(client, !watched);
   if (greeted)
     pool_parks_client(pool, client);

@@ -24,6 +24,7 @@ extern "C" {
 
 #include "core/pool/growth_governor.hpp"
 #include "core/pool/hand_over.hpp"
+#include "core/stats/pool_totals.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/pool/control_channel.hpp"
@@ -31,6 +32,7 @@ extern "C" {
 #include "pg/pool/pool_keeper.hpp"
 #include "pg/pool/time_limits.hpp"
 #include "pg/pool/wake_up.hpp"
+#include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 
 namespace sluice::pg {
@@ -68,7 +70,7 @@ PoolCensus take_census(std::uint32_t pool_index, std::int64_t now_us) {
   SharedState &state = shared();
   PoolCensus census;
 
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
     if (backend.pool.load(std::memory_order_relaxed) != pool_index) continue;
     const auto backend_state = static_cast<BackendState>(backend.state.load(std::memory_order_relaxed));
@@ -103,7 +105,7 @@ PoolCensus take_census(std::uint32_t pool_index, std::int64_t now_us) {
 
 static std::uint32_t find_free_backend_slot() {
   SharedState &state = shared();
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++)
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++)
     if (state.backends[i].state.load() == static_cast<std::uint32_t>(BackendState::free) &&
         state.backends[i].pid.load() == 0)
       return i;
@@ -132,6 +134,9 @@ static void prepare_backend_slot(BackendSlot &backend, std::uint32_t pool_index,
   backend.failure_sqlstate[0] = '\0';
   backend.failure_message[0] = '\0';
   backend.expires_us.store(0);
+  for (std::atomic<std::int64_t> *time : {&backend.hold_since_us, &backend.active_since_us, &backend.thinking_since_us})
+    time->store(0);
+  shared().statistics[&backend - shared().backends].epoch.store(0);
   backend.state.store(static_cast<std::uint32_t>(BackendState::starting));
 }
 
@@ -206,6 +211,7 @@ static void bury_backend(std::uint32_t index, std::int64_t now_us) {
   pfree(book.handle);
   book.handle = nullptr;
   forget_clients_of_backend(index);
+  fold_into_pool(pool, state.statistics[index]);
   pool.backends.fetch_sub(1);
   state.header->backends.fetch_sub(1);
   if (!book.greeted) pool.starting.fetch_sub(1);
@@ -232,7 +238,7 @@ static void bury_backend(std::uint32_t index, std::int64_t now_us) {
 }
 
 void bury_dead_backends(std::int64_t now_us) {
-  for (std::uint32_t i = 0; i < shared().header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < shared().header->backend_slots; i++) {
     BackendBook &book = backend_books[i];
     pid_t pid;
     if (book.handle != nullptr && GetBackgroundWorkerPid(book.handle, &pid) == BGWH_STOPPED) bury_backend(i, now_us);
@@ -261,7 +267,7 @@ static void close_control_channel(std::uint32_t index) {
 
 static bool greet_backend(int channel, const ControlMessage &hello) {
   SharedState &state = shared();
-  if (hello.backend >= state.header->max_backends) return false;
+  if (hello.backend >= state.header->backend_slots) return false;
   BackendSlot &backend = state.backends[hello.backend];
   if (backend.generation.load() != hello.slot || backend_books[hello.backend].handle == nullptr) return false;
 
@@ -278,7 +284,11 @@ static bool greet_backend(int channel, const ControlMessage &hello) {
     backend_books[hello.backend].channel = -1;  // the caller closes it; its number will be somebody else's
     return false;
   }
-  if (!backend_books[hello.backend].greeted) shared().pools[pool_index].starting.fetch_sub(1);
+  if (!backend_books[hello.backend].greeted) {
+    const std::int64_t took_us = monotonic_us() - backend.start_requested_us.load(std::memory_order_relaxed);
+    shared().pools[pool_index].starting.fetch_sub(1);
+    if (setting_track_timing) shared().pools[pool_index].start_us.record(static_cast<std::uint64_t>(Max(took_us, 0)));
+  }
   backend_books[hello.backend].greeted = true;
   return true;
 }
@@ -342,7 +352,7 @@ static void make_room(std::uint32_t for_pool) {
   SharedState &state = shared();
   std::uint32_t victim = kNoIndex;
 
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
     const auto backend_state = static_cast<BackendState>(backend.state.load());
     if (backend_state == BackendState::retiring) return;  // one is leaving already
@@ -413,7 +423,7 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
 }
 
 void retire_pool_backends(std::uint32_t pool_index) {
-  for (std::uint32_t i = 0; i < shared().header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < shared().header->backend_slots; i++) {
     const BackendSlot &backend = shared().backends[i];
     if (backend.pool.load() == pool_index && backend.state.load() != static_cast<std::uint32_t>(BackendState::free))
       request_retirement(i, RetireReason::requested);
@@ -421,7 +431,7 @@ void retire_pool_backends(std::uint32_t pool_index) {
 }
 
 void retire_outdated_backends(std::uint32_t pool_index, std::uint64_t role_setting_changes) {
-  for (std::uint32_t i = 0; i < shared().header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < shared().header->backend_slots; i++) {
     const BackendSlot &backend = shared().backends[i];
     if (backend.pool.load() == pool_index && backend.state.load() != static_cast<std::uint32_t>(BackendState::free) &&
         backend.role_setting_changes.load() < role_setting_changes && backend.retire_requested.load() == 0)
@@ -433,7 +443,7 @@ void retire_outdated_backends(std::uint32_t pool_index, std::uint64_t role_setti
 static int count_retiring(std::uint32_t pool_index) {
   SharedState &state = shared();
   int count = 0;
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
     if (backend.pool.load() == pool_index && backend.state.load() != static_cast<std::uint32_t>(BackendState::free) &&
         backend.retire_requested.load() != 0)
@@ -445,7 +455,7 @@ static int count_retiring(std::uint32_t pool_index) {
 // Asks each backend of the pool that has no work, or each that has some.
 static void retire_where_due(std::uint32_t pool_index, BackendLoad &load, bool without_work) {
   SharedState &state = shared();
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
     const auto backend_state = static_cast<BackendState>(backend.state.load());
     if (backend.pool.load() != pool_index || backend_state == BackendState::free ||

@@ -36,7 +36,7 @@ struct BackendBook {
 
 extern int keeper_epoll;             // the dispatcher's own set
 extern PoolBook *pool_books;         // [max_pools]
-extern BackendBook *backend_books;   // [max_backends]
+extern BackendBook *backend_books;   // [backend_slots]
 
 }  // namespace sluice::pg
 

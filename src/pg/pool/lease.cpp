@@ -62,6 +62,7 @@ extern "C" {
 #include "pg/pool/descriptor_pull.hpp"
 #include "pg/pool/wake_up.hpp"
 #include "pg/session/interrupts.hpp"
+#include "pg/session/lease_clock.hpp"
 #include "pg/session/session.hpp"
 #include "pg/session/statistics.hpp"
 #include "pg/settings.hpp"
@@ -75,6 +76,7 @@ static std::uint32_t *known_generations = nullptr;  // [max_clients]; generation
 static bool counted_as_waiter = false;
 static bool counted_as_lingerer = false;
 static bool queue_is_for_others = false;  // as of the last look: see is_for_another()
+static bool found_awake = false;          // the event at hand was there before this process could sleep
 
 constexpr int kControlPatienceMs = 1000;
 constexpr int kWelcomeAttempts = 10;
@@ -93,6 +95,7 @@ static void leave_pool(int, Datum) {
   if (counted_as_lingerer) session.pool->lingerers.fetch_sub(1);
   counted_as_waiter = counted_as_lingerer = false;
   if (session.client != nullptr) dismiss_leased_client();
+  hand_over_application_times();
   see_to_the_set();
 }
 
@@ -212,22 +215,28 @@ static void open_lease(ClientRef client) {
   backend->client_generation.store(client.generation);
 }
 
+// How long a client that was found in the set has been ready there.  It woke a
+// sleeper: not at all.  Nobody slept there: it became ready at some time since the
+// dispatcher drained the set, on the average in the middle.
+static std::int64_t unqueued_wait_us(std::int64_t now_us) {
+  if (!found_awake || session.pool->watched.load(std::memory_order_relaxed) == 0) return 0;
+  const std::int64_t since_us = now_us - session.pool->drained_us.load(std::memory_order_relaxed);
+  return since_us > 0 && since_us < kDrainedRecentlyUs ? since_us / 2 : 0;
+}
+
 static void count_lease(std::int64_t now_us, bool queued) {
-  PoolSlot *pool = session.pool;
   ClientSlot *client = session.client;
-  std::int64_t waited_us = 0;
+  std::int64_t waited_us = unqueued_wait_us(now_us);
 
   if (queued) {
-    waited_us = monotonic_us() - client->ready_since_us.load(std::memory_order_relaxed);
-    if (waited_us < 0) waited_us = 0;
+    const std::int64_t fine_us = setting_track_timing ? now_us : monotonic_us();
+    waited_us = Max(fine_us - client->ready_since_us.load(std::memory_order_relaxed), 0);
     client->ready_since_us.store(0, std::memory_order_relaxed);
-    client->waited_us.fetch_add(static_cast<std::uint64_t>(waited_us), std::memory_order_relaxed);
-    pool->waits.fetch_add(1, std::memory_order_relaxed);
   }
-  pool->leases.fetch_add(1, std::memory_order_relaxed);
-  pool->wait_us.record(static_cast<std::uint64_t>(waited_us));
+  add_alone(client->waited_us, static_cast<std::uint64_t>(waited_us));
   client->state_since_us.store(now_us, std::memory_order_relaxed);
   session.backend->lease_since_us.store(now_us, std::memory_order_relaxed);
+  start_hold(now_us, waited_us, queued);
 }
 
 // If this was the last one to watch the set, somebody else has to.
@@ -250,7 +259,7 @@ static bool take_client(ClientRef client, ClientState from) {
   PoolSlot *pool = session.pool;
   (from == ClientState::idle ? pool->armed : pool->queued).fetch_sub(1);
   session.client = &shared().clients[client.slot];
-  const std::int64_t now_us = coarse_monotonic_us();
+  const std::int64_t now_us = lease_clock_us();
   enter_state(BackendState::active, now_us);
   count_lease(now_us, from == ClientState::ready);
   see_to_the_set();
@@ -363,7 +372,7 @@ static bool take_assignment() {
   const ClientRef client = ClientRef::unpack(session.backend->assigned_client.load());
   open_lease(client);
   session.client = &shared().clients[client.slot];
-  const std::int64_t now_us = coarse_monotonic_us();
+  const std::int64_t now_us = lease_clock_us();
   enter_state(BackendState::active, now_us);
   count_lease(now_us, false);
   if (obtain_copy(client)) return true;
@@ -409,10 +418,14 @@ int lease_client() {
     retire_if_asked();
     if (take_from_queue()) break;
     if (epoll_wait(pool_epoll, &event, 1, 0) > 0) {
-      if (take_event(event)) break;
+      found_awake = true;
+      const bool taken = take_event(event);
+      found_awake = false;
+      if (taken) break;
       continue;
     }
     flush_due_statistics();
+    hand_over_application_times();
     if (queue_is_for_others) {  // not asleep, but not wanted either
       pg_usleep(kForcedSwitchPauseUs);
       continue;
@@ -447,6 +460,8 @@ bool linger_on_client(std::int64_t deadline_us) {
   if (session.client->transactions.load(std::memory_order_relaxed) <= 1 || setting_debug_force_switch) return false;
   if (is_wanted_elsewhere()) return false;
   session.backend->poked.store(0);
+  finish_hold(false);
+  hand_over_application_times();
   enter_state(BackendState::lingering, coarse_monotonic_us());
   counted_as_lingerer = true;
   pool->lingerers.fetch_add(1);
@@ -464,7 +479,9 @@ bool linger_on_client(std::int64_t deadline_us) {
   pgstat_report_wait_end();
   pool->lingerers.fetch_sub(1);
   counted_as_lingerer = false;
-  enter_state(BackendState::active, coarse_monotonic_us());
+  const std::int64_t now_us = lease_clock_us();
+  enter_state(BackendState::active, now_us);
+  if (wake == Wake::ready) resume_hold(now_us);
   return wake == Wake::ready || session.told_to_leave || (deadline_us >= 0 && monotonic_us() >= deadline_us);
 }
 
@@ -485,6 +502,7 @@ void give_back_client() {
 
   slot->state_since_us.store(coarse_monotonic_us(), std::memory_order_relaxed);
   slot->last_backend.store(session.index, std::memory_order_relaxed);
+  finish_hold(false);
   close_lease();
   // A client that lives for one query never enters the set.
   const bool in_set = (slot->flags.fetch_or(kClientInSet) & kClientInSet) != 0;
@@ -502,6 +520,7 @@ void dismiss_leased_client() {
   ClientSlot *slot = session.client;
 
   slot->state_since_us.store(coarse_monotonic_us(), std::memory_order_relaxed);
+  finish_hold(true);
   close_lease();
   slot->word.store(ClientWord{client.generation, kNoIndex, ClientState::closing}.pack());
   // The dispatcher sees the hang-up of its own copy and forgets the client.

@@ -36,6 +36,7 @@ extern "C" {
 #include <unistd.h>
 
 #include "core/pool/hand_over.hpp"
+#include "core/stats/pool_totals.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/pool/backend_keeper.hpp"
@@ -66,9 +67,9 @@ void open_pool_keeper(int epoll) {
   pool_books = static_cast<PoolBook *>(
       MemoryContextAllocZero(TopMemoryContext, sizeof(PoolBook) * state.header->max_pools));
   backend_books = static_cast<BackendBook *>(
-      MemoryContextAllocZero(TopMemoryContext, sizeof(BackendBook) * state.header->max_backends));
+      MemoryContextAllocZero(TopMemoryContext, sizeof(BackendBook) * state.header->backend_slots));
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) state.pools[i].state.store(0);
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) backend_books[i].channel = -1;
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) backend_books[i].channel = -1;
 }
 
 // ------------------------------------------------------------------ pools
@@ -97,13 +98,13 @@ static void reset_pool_counters(PoolSlot &pool) {
         &pool.armed, &pool.queued, &pool.peak_waiting, &pool.peak_backends})
     gauge->store(0);
   for (std::atomic<std::uint64_t> *counter :
-       {&pool.transactions, &pool.leases, &pool.waits, &pool.acquire_timeouts, &pool.starts, &pool.start_failures,
-        &pool.starts_elided, &pool.retirements, &pool.clients_total, &pool.cancels, &pool.clients_lost, &pool.pins_refused,
-        &pool.pin_timeouts})
+       {&pool.acquire_timeouts, &pool.starts, &pool.start_failures, &pool.starts_elided, &pool.retirements,
+        &pool.clients_total, &pool.cancels, &pool.clients_lost, &pool.pins_refused, &pool.pin_timeouts})
     counter->store(0);
   for (std::atomic<std::uint64_t> &pins : pool.pins) pins.store(0);
   pool.watched.store(0);
-  pool.wait_us.reset();
+  pool.drained_us.store(0);
+  reset_pool_totals(pool);
   pool.statistics_since_at.store(GetCurrentTimestamp());
 }
 
@@ -235,7 +236,7 @@ static std::uint32_t find_sleeper(std::uint32_t pool_index) {
   std::uint32_t best = kNoIndex;
   std::int64_t best_since_us = -1;
 
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
     if (backend.state.load(std::memory_order_relaxed) != static_cast<std::uint32_t>(BackendState::waiting) ||
         backend.pool.load(std::memory_order_relaxed) != pool_index || backend_books[i].channel < 0 ||
@@ -321,9 +322,18 @@ void pool_parks_client(std::uint32_t pool_index, ClientRef client) {
   pool.watched.store(1);
 }
 
+// When the clients found ready now became so: at some time since the last look,
+// and on the average in the middle.  Unless that was long ago: then somebody else
+// watched in between.
+static std::int64_t ready_since(PoolSlot &pool, std::int64_t now_us) {
+  const std::int64_t last_us = pool.drained_us.exchange(now_us);
+  return now_us - last_us < kDrainedRecentlyUs ? last_us + (now_us - last_us) / 2 : now_us;
+}
+
 // True if there were any.
 static bool drain_ready_clients(std::uint32_t pool_index, std::int64_t now_us) {
   PoolSlot &pool = shared().pools[pool_index];
+  const std::int64_t since_us = ready_since(pool, now_us);
   epoll_event events[128];
   bool any = false;
 
@@ -342,7 +352,7 @@ static bool drain_ready_clients(std::uint32_t pool_index, std::int64_t now_us) {
         continue;
       }
       pool.armed.fetch_sub(1);
-      enqueue(pool_index, client, now_us);
+      enqueue(pool_index, client, since_us);
       any = true;
     }
     if (count < static_cast<int>(lengthof(events))) break;

@@ -38,7 +38,7 @@ constexpr int kLooksBeforeLog = 500;
 static int count_earlier_backends(bool tell) {
   SharedState &state = shared();
   int count = 0;
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     BackendSlot &backend = state.backends[i];
     if (tell) backend.generation.fetch_add(1);
     const std::int32_t pid = backend.pid.load();
@@ -64,7 +64,7 @@ void end_earlier_backends() {
     CHECK_FOR_INTERRUPTS();
     left = count_earlier_backends(false);
   }
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     state.backends[i].client.store(kNoIndex);
     state.backends[i].state.store(static_cast<std::uint32_t>(BackendState::free));
   }

@@ -10,7 +10,7 @@ namespace sluice::pg {
 
 void poke_lingering_backend(std::uint32_t pool) {
   SharedState &state = shared();
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     BackendSlot &backend = state.backends[i];
     if (backend.state.load() != static_cast<std::uint32_t>(BackendState::lingering) || backend.pool.load() != pool)
       continue;
@@ -24,7 +24,7 @@ void poke_lingering_backend(std::uint32_t pool) {
 
 bool wake_sleeping_backend(std::uint32_t pool) {
   SharedState &state = shared();
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
     const std::int32_t pid = backend.pid.load();
     if (backend.state.load() != static_cast<std::uint32_t>(BackendState::waiting) || backend.pool.load() != pool ||

@@ -56,6 +56,7 @@ PGDLLEXPORT void sluice_backend_main(Datum arg);
 #include "pg/session/extended_query.hpp"
 #include "pg/session/greeting.hpp"
 #include "pg/session/interrupts.hpp"
+#include "pg/session/lease_clock.hpp"
 #include "pg/session/message_reader.hpp"
 #include "pg/session/pins.hpp"
 #include "pg/session/sequences.hpp"
@@ -138,12 +139,6 @@ static void part_from_client() {
 
 // ------------------------------------------------------------------ between commands
 
-static void count_transaction() {
-  session.pool->transactions.fetch_add(1, std::memory_order_relaxed);
-  session.client->transactions.fetch_add(1, std::memory_order_relaxed);
-  session.backend->transactions.fetch_add(1, std::memory_order_relaxed);
-}
-
 // What keeps the client here.  An error would leave that open, so it ends the backend.  A cancel comes too late by now,
 // and must not be the reason.
 static void look_for_pins() {
@@ -184,6 +179,7 @@ static void conclude_command_cycle() {
   ReportChangedGUCOptions();
   ReadyForQuery(DestRemote);
   end_query();
+  finish_command_cycle(in_transaction);
   if (stream_peer_is_gone()) return;
   if (in_transaction)
     enter_state(BackendState::thinking, coarse_monotonic_us());
@@ -216,6 +212,7 @@ static bool stay_or_part() {
 // ------------------------------------------------------------------ executing a message
 
 static void handle_query(StringInfo message) {
+  count_statement();
   SetCurrentStatementStartTimestamp();
   const char *query = pq_getmsgstring(message);
   pq_getmsgend(message);
@@ -264,6 +261,7 @@ static bool handle_message(int type, StringInfo message) {
       handle_bind(message);
       break;
     case 'E':
+      count_statement();
       SetCurrentStatementStartTimestamp();
       handle_execute(message);
       break;

@@ -316,7 +316,7 @@ static bool comm_is_send_pending() { return stream.output_start < stream.output_
 // question, unless another has sent one through it since.
 static std::uint32_t notifier_of(std::uint32_t process) {
   const SharedState &state = shared();
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
     if (static_cast<std::uint32_t>(backend.pid.load(std::memory_order_relaxed)) != process) continue;
     const std::uint32_t notifier = backend.notifier.load(std::memory_order_relaxed);

@@ -19,6 +19,7 @@ extern "C" {
 #include "pg/pool/lease.hpp"
 #include "pg/session/client_stream.hpp"
 #include "pg/session/interrupts.hpp"
+#include "pg/session/lease_clock.hpp"
 #include "pg/session/pins.hpp"
 #include "pg/session/session.hpp"
 #include "pg/session/statistics.hpp"
@@ -145,6 +146,7 @@ int read_message(StringInfo message) {
   session.reading_command = false;
   if (session.backend->state.load(std::memory_order_relaxed) != static_cast<std::uint32_t>(BackendState::active))
     enter_state(BackendState::active, coarse_monotonic_us());
+  start_command();
   return whole ? frame.type : EOF;
 }
 

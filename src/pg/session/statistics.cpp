@@ -70,7 +70,7 @@ static bool is_at_rest(const BackendSlot &backend) {
 
 static bool all_have_flushed(std::uint32_t asked) {
   const SharedState &state = shared();
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
     if (backend.pid.load() != 0 && backend.pool.load() == session.pool_index && is_at_rest(backend) &&
         static_cast<std::int32_t>(backend.flushes.load() - asked) < 0)
@@ -84,7 +84,7 @@ void force_flush_in_pool() {
   const std::uint32_t asked = session.pool->flush_requests.fetch_add(1) + 1;
 
   (void)flush_if_asked();
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const std::int32_t pid = state.backends[i].pid.load();
     if (i != session.index && pid != 0 && state.backends[i].pool.load() == session.pool_index) kill(pid, SIGUSR2);
   }

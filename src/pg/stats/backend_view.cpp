@@ -133,7 +133,7 @@ PGDLLEXPORT Datum sluice_backends(PG_FUNCTION_ARGS) {
 
   const SharedState &state = shared();
   const std::int64_t now_us = coarse_now_us();
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     BackendCopy backend;
     if (!copy_backend(state.backends[i], backend)) {
       continue;

@@ -19,7 +19,7 @@ namespace {
 // The process that serves a leased client; 0 if it is not known.
 std::int32_t pid_of_backend(std::uint32_t backend) {
   const SharedState &state = shared();
-  return backend < state.header->max_backends ? state.backends[backend].pid.load(std::memory_order_relaxed) : 0;
+  return backend < state.header->backend_slots ? state.backends[backend].pid.load(std::memory_order_relaxed) : 0;
 }
 
 // A copy of what a row shows, taken before anything that allocates.

@@ -37,6 +37,7 @@ extern "C" {
 #include <cstring>
 
 #include "core/pool/growth_governor.hpp"
+#include "core/stats/pool_totals.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/stats/snapshot.hpp"
 
@@ -98,7 +99,7 @@ Lookup find_lease(const ClientSlot &client, std::uint32_t generation, Lease &lea
     if (!is_alive(word, generation)) {
       return Lookup::nobody;
     }
-    if (word.state != ClientState::leased || word.backend >= state.header->max_backends) {
+    if (word.state != ClientState::leased || word.backend >= state.header->backend_slots) {
       return Lookup::unleased;
     }
     lease.backend = &state.backends[word.backend];
@@ -148,10 +149,8 @@ bool can_retire(BackendState state) {
 
 void reset_pool(PoolSlot &pool, TimestampTz now) {
   std::atomic<std::uint64_t> *const counters[] = {
-      &pool.transactions,  &pool.leases,         &pool.waits,         &pool.acquire_timeouts,
-      &pool.starts,        &pool.start_failures, &pool.starts_elided, &pool.retirements,
-      &pool.clients_total, &pool.cancels,        &pool.clients_lost,  &pool.pins_refused,
-      &pool.pin_timeouts,
+      &pool.acquire_timeouts, &pool.starts,  &pool.start_failures, &pool.starts_elided, &pool.retirements,
+      &pool.clients_total,    &pool.cancels, &pool.clients_lost,   &pool.pins_refused,  &pool.pin_timeouts,
   };
   for (std::atomic<std::uint64_t> *counter : counters) {
     counter->store(0, std::memory_order_relaxed);
@@ -159,7 +158,7 @@ void reset_pool(PoolSlot &pool, TimestampTz now) {
   for (std::atomic<std::uint64_t> &pins : pool.pins) {
     pins.store(0, std::memory_order_relaxed);
   }
-  pool.wait_us.reset();
+  reset_pool_totals(pool);
   pool.peak_waiting.store(pool.queued.load(std::memory_order_relaxed), std::memory_order_relaxed);
   pool.peak_backends.store(pool.backends.load(std::memory_order_relaxed), std::memory_order_relaxed);
   pool.statistics_since_at.store(now, std::memory_order_relaxed);
@@ -216,7 +215,7 @@ PGDLLEXPORT Datum sluice_retire_backends(PG_FUNCTION_ARGS) {
 
   const SharedState &state = shared();
   std::int32_t told = 0;
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     BackendSlot &backend = state.backends[i];
     PoolNames names;
     // The slot may be given to a new process between the look and the request.
@@ -242,6 +241,9 @@ PGDLLEXPORT Datum sluice_reset_statistics(PG_FUNCTION_ARGS) {
     if (state.pools[i].state.load() == static_cast<std::uint32_t>(PoolState::open)) {
       reset_pool(state.pools[i], now);
     }
+  }
+  for (std::uint32_t i = 0; i < state.header->max_applications; i++) {
+    state.applications[i].reset();
   }
   PG_RETURN_TIMESTAMPTZ(now);
 }

@@ -9,6 +9,7 @@
 
 #include "pg/stats/view_row.hpp"
 
+#include "core/stats/pool_totals.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/stats/snapshot.hpp"
 #include "pg/stats/state_words.hpp"
@@ -68,7 +69,7 @@ PoolCounts *count_slots() {
   const std::uint32_t pools = state.header->max_pools;
   auto *counts = static_cast<PoolCounts *>(palloc0(pools * sizeof(PoolCounts)));
 
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
     const auto backend_state = static_cast<BackendState>(backend.state.load(std::memory_order_acquire));
     const std::uint32_t pool = backend.pool.load(std::memory_order_relaxed);
@@ -104,19 +105,19 @@ void put_counts(ViewRow &row, const PoolCounts &counts) {
   put_int(row, counts.waiting);
 }
 
-void put_waits(ViewRow &row, const Histogram &waits) {
-  const bool recorded = waits.total.load(std::memory_order_relaxed) > 0;
+void put_waits(ViewRow &row, const HistogramCounts &waits) {
+  const bool recorded = waits.total > 0;
   put_bigint_or_null(row, waits.percentile(0.50), recorded);
   put_bigint_or_null(row, waits.percentile(0.95), recorded);
   put_bigint_or_null(row, waits.percentile(0.99), recorded);
-  put_bigint_or_null(row, waits.max.load(std::memory_order_relaxed), recorded);
+  put_bigint_or_null(row, waits.max, recorded);
 }
 
-void put_counters(ViewRow &row, const PoolSlot &pool) {
-  put_bigint(row, pool.transactions.load(std::memory_order_relaxed));
-  put_bigint(row, pool.leases.load(std::memory_order_relaxed));
-  put_bigint(row, pool.waits.load(std::memory_order_relaxed));
-  put_waits(row, pool.wait_us);
+void put_counters(ViewRow &row, const PoolSlot &pool, const PoolTotals &totals) {
+  put_bigint(row, totals.transactions);
+  put_bigint(row, totals.leases);
+  put_bigint(row, totals.waits);
+  put_waits(row, totals.times[static_cast<std::size_t>(Measure::wait)]);
   put_bigint(row, pool.acquire_timeouts.load(std::memory_order_relaxed));
   put_bigint(row, pool.starts.load(std::memory_order_relaxed));
   put_bigint(row, pool.start_failures.load(std::memory_order_relaxed));
@@ -146,6 +147,7 @@ PGDLLEXPORT Datum sluice_pools(PG_FUNCTION_ARGS) {
 
   const SharedState &state = shared();
   const PoolCounts *counts = count_slots();
+  auto *totals = static_cast<PoolTotals *>(palloc(sizeof(PoolTotals)));
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
     const PoolSlot &pool = state.pools[i];
     const std::uint32_t generation = pool.generation.load(std::memory_order_acquire);
@@ -161,7 +163,8 @@ PGDLLEXPORT Datum sluice_pools(PG_FUNCTION_ARGS) {
     put_counts(row, counts[i]);
     put_int(row, pool.min_size.load(std::memory_order_relaxed));
     put_int(row, pool.max_size.load(std::memory_order_relaxed));
-    put_counters(row, pool);
+    collect_pool_totals(state, i, true, *totals);
+    put_counters(row, pool, *totals);
     put_timestamp(row, pool.created_at);
     put_timestamp(row, pool.statistics_since_at.load(std::memory_order_relaxed));
 

@@ -27,7 +27,7 @@ SlotCounts count_slots_in_use() {
     counts.clients += client != ClientState::free ? 1 : 0;
     counts.unauthenticated += client == ClientState::authenticating ? 1 : 0;
   }
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const auto backend = static_cast<BackendState>(state.backends[i].state.load(std::memory_order_relaxed));
     counts.backends += backend != BackendState::free && backend != BackendState::failed ? 1 : 0;
   }

@@ -16,6 +16,7 @@ extern "C" {
 #include "utils/builtins.h"
 }
 
+#include "core/stats/pool_totals.hpp"
 #include "core/tuning/machine_snapshot.hpp"
 #include "core/tuning/recommendations.hpp"
 #include "core/tuning/sizing.hpp"
@@ -146,7 +147,7 @@ const char *set_for_pool(const PoolNames &names, const char *setting, const char
                   quote_literal_cstr(names.database), quote_literal_cstr(names.role));
 }
 
-PoolPressure measure_pool(const PoolSlot &pool, int rule_size) {
+PoolPressure measure_pool(const PoolSlot &pool, const PoolTotals &totals, int rule_size) {
   PoolPressure pressure;
   pressure.session_mode = pool.mode.load(kRelaxed) == static_cast<std::int32_t>(PoolMode::session);
   pressure.configured = pool.configured_max_size.load(kRelaxed);
@@ -158,8 +159,8 @@ PoolPressure measure_pool(const PoolSlot &pool, int rule_size) {
   pressure.pinned = pool.pinned.load(kRelaxed);
   pressure.queued = Max(pool.queued.load(kRelaxed), 0);
   pressure.peak_backends = pool.peak_backends.load(kRelaxed);
-  pressure.leases = pool.leases.load(kRelaxed);
-  pressure.waits = pool.waits.load(kRelaxed);
+  pressure.leases = totals.leases;
+  pressure.waits = totals.waits;
   pressure.acquire_timeouts = pool.acquire_timeouts.load(kRelaxed);
   pressure.start_failures = pool.start_failures.load(kRelaxed);
   pressure.idle_transaction_timeout_ms = IdleInTransactionSessionTimeout;
@@ -180,7 +181,7 @@ const char *start_failure_evidence(std::uint32_t index, const PoolNames &names, 
   if (!may_see_details(names.role_oid)) return count;
 
   const SharedState &state = shared();
-  for (std::uint32_t i = 0; i < state.header->max_backends; i++) {
+  for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
     if (static_cast<BackendState>(backend.state.load(std::memory_order_acquire)) != BackendState::failed) continue;
     if (backend.pool.load(kRelaxed) != index) continue;
@@ -288,14 +289,14 @@ ServerPressure measure_server(const Machine &machine) {
   return pressure;
 }
 
-void add_pool(ServerPressure &server, const PoolSlot &slot, const PoolPressure &pool) {
+void add_pool(ServerPressure &server, const PoolTotals &totals, const PoolPressure &pool) {
   server.thinking += pool.thinking;
   server.pinned += pool.pinned;
   server.queued += pool.queued;
   server.wanted_backends += sensible_size(pool);
   server.oversized_pools += sensible_size(pool) < pool.max_size ? 1 : 0;
   server.acquire_timeouts += pool.acquire_timeouts;
-  server.pooled_transactions += slot.transactions.load(kRelaxed);
+  server.pooled_transactions += totals.transactions;
 }
 
 const char *raise_descriptor_sql(const ServerPressure &server) {
@@ -406,12 +407,14 @@ PGDLLEXPORT Datum sluice_recommendations(PG_FUNCTION_ARGS) {
   const SharedState &state = shared();
   const Machine machine = look_at_machine();
   ServerPressure server = measure_server(machine);
+  auto *totals = static_cast<PoolTotals *>(palloc(sizeof(PoolTotals)));
 
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
     PoolNames names;
     if (!copy_pool_names(i, names)) continue;
-    const PoolPressure pool = measure_pool(state.pools[i], machine.known ? machine.facts.rule_size : 0);
-    add_pool(server, state.pools[i], pool);
+    collect_pool_totals(state, i, false, *totals);
+    const PoolPressure pool = measure_pool(state.pools[i], *totals, machine.known ? machine.facts.rule_size : 0);
+    add_pool(server, *totals, pool);
     const Recommendations list = recommend_for_pool(pool);
     for (std::size_t k = 0; k < list.count; k++) {
       emit_advisory(fcinfo, pool_advisory(list.items[k], i, names, pool));

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// The numbers of one pool, added up over the backends it has and had.
+
+#ifndef SLUICE_CORE_STATS_POOL_TOTALS_HPP
+#define SLUICE_CORE_STATS_POOL_TOTALS_HPP
+
+#include <cstdint>
+
+#include "core/pool/shared_state.hpp"
+#include "core/stats/lease_statistics.hpp"
+
+namespace sluice {
+
+// Adds up pool `index` into `totals`, which is overwritten.  Without the times it
+// costs a few microseconds, with them about ten for each backend.
+void collect_pool_totals(const SharedState &state, std::uint32_t index, bool with_times, PoolTotals &totals) noexcept;
+
+// Moves the numbers of a backend that has ended to its pool.  By the dispatcher.
+void fold_into_pool(PoolSlot &pool, LeaseStatistics &backend) noexcept;
+
+// Starts a pool's numbers from zero, those of its backends included.
+void reset_pool_totals(PoolSlot &pool) noexcept;
+
+}  // namespace sluice
+
+#endif
