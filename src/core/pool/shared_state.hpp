@@ -200,6 +200,11 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::int32_t> thinking;   // of these, client's turn inside a transaction
   std::atomic<std::int32_t> pinned;     // of these, pinned client's turn outside a transaction
 
+  // Probably a deadlock of an application with itself; see core/pool/nested_acquire.
+  std::atomic<std::int64_t> nested_since_us;  // monotonic; 0 = none seen
+  std::atomic<std::int32_t> nested_threads;   // of that application, Tn; kept after it has passed
+  std::atomic<std::int32_t> nested_minimum;   // Tn * (Cm - 1) + 1, likewise
+
   // Hand-over; see pg/pool/lease.cpp for the races and their answers.
   alignas(kCacheLine) std::atomic<std::int32_t> waiters;  // backends asleep in the epoll set
   std::atomic<std::int32_t> lingerers;                    // backends staying on an idle client
@@ -221,6 +226,8 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::uint64_t> pins[kPinReasonCount];  // clients pinned for this reason, by PinReason
   std::atomic<std::uint64_t> pins_refused;       // sluice.on_session_state = error
   std::atomic<std::uint64_t> pin_timeouts;       // clients ended by sluice.pin_timeout
+  std::atomic<std::uint64_t> leaks;              // holds longer than sluice.leak_threshold while others waited
+  std::atomic<std::uint64_t> nested_acquires;    // times all backends were held by clients that waited for another
   std::atomic<std::int32_t> peak_waiting;
   std::atomic<std::int32_t> peak_backends;
   std::atomic<std::int64_t> statistics_since_at;  // TimestampTz
@@ -274,6 +281,7 @@ struct alignas(kCacheLine) BackendSlot {
   std::atomic<std::int64_t> started_at;         // TimestampTz
   std::atomic<std::int64_t> start_requested_us;
   std::atomic<std::int64_t> expires_us;         // max_lifetime with jitter; 0 = never
+  std::atomic<std::uint64_t> leaked_lease;      // number of the latest lease reported as a leak
   std::atomic<std::uint64_t> transactions;
   std::atomic<std::uint32_t> notifier;          // cancel_pid of the client that sent its last NOTIFY, 0 = none
   std::atomic<std::uint32_t> flushes;           // the last of the pool's flush_requests it has obeyed

@@ -99,8 +99,12 @@ static void reset_pool_counters(PoolSlot &pool) {
     gauge->store(0);
   for (std::atomic<std::uint64_t> *counter :
        {&pool.acquire_timeouts, &pool.starts, &pool.start_failures, &pool.starts_elided, &pool.retirements,
-        &pool.clients_total, &pool.cancels, &pool.clients_lost, &pool.pins_refused, &pool.pin_timeouts})
+        &pool.clients_total, &pool.cancels, &pool.clients_lost, &pool.pins_refused, &pool.pin_timeouts, &pool.leaks,
+        &pool.nested_acquires})
     counter->store(0);
+  pool.nested_since_us.store(0);
+  pool.nested_threads.store(0);
+  pool.nested_minimum.store(0);
   for (std::atomic<std::uint64_t> &pins : pool.pins) pins.store(0);
   pool.watched.store(0);
   pool.drained_us.store(0);

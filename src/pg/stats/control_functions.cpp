@@ -151,6 +151,7 @@ void reset_pool(PoolSlot &pool, TimestampTz now) {
   std::atomic<std::uint64_t> *const counters[] = {
       &pool.acquire_timeouts, &pool.starts,  &pool.start_failures, &pool.starts_elided, &pool.retirements,
       &pool.clients_total,    &pool.cancels, &pool.clients_lost,   &pool.pins_refused,  &pool.pin_timeouts,
+      &pool.leaks,            &pool.nested_acquires,
   };
   for (std::atomic<std::uint64_t> *counter : counters) {
     counter->store(0, std::memory_order_relaxed);
