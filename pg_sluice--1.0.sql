@@ -59,6 +59,8 @@ CREATE FUNCTION sluice.pools(
   OUT pins_state_too_large   bigint,
   OUT pins_refused           bigint,
   OUT pin_timeouts           bigint,
+  OUT leaks                  bigint,
+  OUT nested_acquires        bigint,
   OUT peak_waiting           integer,
   OUT peak_backends          integer,
   OUT created_at             timestamp with time zone,
@@ -161,6 +163,10 @@ COMMENT ON COLUMN sluice.pools.pins_refused IS
   'Statements refused because they would have pinned their client; see sluice.on_session_state.';
 COMMENT ON COLUMN sluice.pools.pin_timeouts IS
   'Clients that were idle and pinned for longer than sluice.pin_timeout and have been ended.';
+COMMENT ON COLUMN sluice.pools.leaks IS
+  'Transactions that held a backend for longer than sluice.leak_threshold while clients waited.';
+COMMENT ON COLUMN sluice.pools.nested_acquires IS
+  'Times all backends were held by applications that waited for another connection: probably for themselves.';
 COMMENT ON COLUMN sluice.pools.peak_waiting IS
   'Most clients that have waited at once.';
 COMMENT ON COLUMN sluice.pools.peak_backends IS

@@ -112,6 +112,30 @@ void resting_backends_count_against_the_server(void **) {
   assert_no_start(decide_growth(pool, ServerLoad{100, 100}), GrowthReason::server_is_full);
 }
 
+void the_reserve_is_for_clients_that_wait_for_themselves(void **) {
+  PoolLoad pool = busy_pool();
+  pool.backends = 100;
+  pool.resting = 100;
+  assert_start(decide_growth(pool, ServerLoad{100, 100, 2}), GrowthReason::nested_acquire);
+  assert_start(decide_growth(pool, ServerLoad{101, 100, 2}), GrowthReason::nested_acquire);
+  assert_no_start(decide_growth(pool, ServerLoad{102, 100, 2}), GrowthReason::server_is_full);
+  pool.waiting = 0;
+  pool.min_size = 200;
+  assert_no_start(decide_growth(pool, ServerLoad{100, 100, 2}), GrowthReason::server_is_full);
+}
+
+void the_reserve_lifts_a_pool_of_sessions_above_its_maximum(void **) {
+  PoolLoad pool = busy_pool();
+  pool.backends = 5;  // as many as it may have
+  assert_start(decide_growth(pool, ServerLoad{5, 100, 1}), GrowthReason::nested_acquire);
+  pool.backends = 6;
+  assert_no_start(decide_growth(pool, ServerLoad{6, 100, 1}), GrowthReason::pool_is_full);
+}
+
+void an_open_reserve_is_touched_last(void **) {
+  assert_start(decide_growth(busy_pool(), ServerLoad{50, 100, 2}), GrowthReason::clients_wait);
+}
+
 void a_full_server_makes_room_for_clients_that_wait(void **) {
   const GrowthDecision decision = decide_growth(busy_pool(), ServerLoad{100, 100});
   assert_no_start(decision, GrowthReason::server_is_full);
@@ -514,6 +538,24 @@ void pinned_clients_stop_growth_only_at_the_servers_maximum(void **) {
   assert_int_equal(pool.served, 0);
 }
 
+void a_reserve_that_is_not_needed_leaves(void **) {
+  BackendLoad load;
+  load.age.now_us = 1000;
+  load.age.idle_since_us = 900;
+  load.backends = 3;
+  load.clients = 3;
+  load.min_size = 3;
+  load.max_size = 3;
+  assert_true(decide_retirement(load) == RetireReason::none);
+  load.beyond_server = 1;
+  assert_true(decide_retirement(load) == RetireReason::reserve);
+  load.retiring = 1;  // it is on its way
+  assert_true(decide_retirement(load) == RetireReason::none);
+  load.retiring = 0;
+  load.age.idle_since_us = 0;  // at work
+  assert_true(decide_retirement(load) == RetireReason::none);
+}
+
 }  // namespace
 
 int main() {
@@ -525,6 +567,10 @@ int main() {
       cmocka_unit_test(governor_starts_nothing_when_the_pool_is_full),
       cmocka_unit_test(resting_backends_do_not_count_against_the_pool),
       cmocka_unit_test(resting_backends_count_against_the_server),
+      cmocka_unit_test(the_reserve_is_for_clients_that_wait_for_themselves),
+      cmocka_unit_test(the_reserve_lifts_a_pool_of_sessions_above_its_maximum),
+      cmocka_unit_test(an_open_reserve_is_touched_last),
+      cmocka_unit_test(a_reserve_that_is_not_needed_leaves),
       cmocka_unit_test(a_full_server_makes_room_for_clients_that_wait),
       cmocka_unit_test(a_full_server_makes_no_room_for_a_minimum),
       cmocka_unit_test(no_room_is_made_for_a_pool_that_could_not_use_it),

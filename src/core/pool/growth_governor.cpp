@@ -32,6 +32,8 @@ const char *describe(GrowthReason reason) noexcept {
       return "clients wait";
     case GrowthReason::first_backend:
       return "first backend of the pool";
+    case GrowthReason::nested_acquire:
+      return "clients wait for themselves";
     case GrowthReason::enough_starting:
       return "enough starts under way";
     case GrowthReason::pool_is_full:
@@ -55,11 +57,18 @@ GrowthDecision decide_growth(const PoolLoad &pool, const ServerLoad &server) noe
   if (pool.starting >= kEnoughStarting) {
     return {false, false, GrowthReason::enough_starting};
   }
-  if (working(pool.backends, pool.resting) >= pool.max_size) {
+  const bool pool_is_full = working(pool.backends, pool.resting) >= pool.max_size;
+  const bool reserve_is_open = clients_wait && server.reserve > 0 &&
+                               working(pool.backends, pool.resting) < pool.max_size + server.reserve &&
+                               server.backends < server.max_backends + server.reserve;
+  if (pool_is_full && !reserve_is_open) {
     return {false, false, GrowthReason::pool_is_full};
   }
   if (pool.now_us < pool.retry_after_us) {
     return {false, false, GrowthReason::starts_failing};
+  }
+  if (reserve_is_open && (pool_is_full || server.backends >= server.max_backends)) {
+    return {true, false, GrowthReason::nested_acquire};
   }
   if (server.backends >= server.max_backends) {
     return {false, clients_wait, GrowthReason::server_is_full};
@@ -86,6 +95,8 @@ const char *describe(RetireReason reason) noexcept {
       return "retired on request";
     case RetireReason::changed_defaults:
       return "defaults of its role or database have changed";
+    case RetireReason::reserve:
+      return "reserve is no longer needed";
     case RetireReason::shutdown:
       return "shutdown";
   }
@@ -108,6 +119,9 @@ RetireReason decide_retirement(const BackendLoad &load) noexcept {
       age.now_us - load.above_maximum_since_us >= kAboveMaximumGraceUs &&
       is_above_maximum(load.backends, load.retiring, load.resting, load.max_size)) {
     return RetireReason::above_maximum;
+  }
+  if (age.idle_since_us != 0 && load.beyond_server - load.retiring > 0) {
+    return RetireReason::reserve;
   }
   const int minimum = load.clients > 0 ? load.min_size : 0;
   if (load.idle_timeout_us > 0 && age.idle_since_us != 0 && age.now_us - age.idle_since_us >= load.idle_timeout_us &&

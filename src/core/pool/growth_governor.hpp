@@ -32,6 +32,7 @@ enum class GrowthReason {
   below_minimum,
   clients_wait,
   first_backend,
+  nested_acquire,
   // no start
   enough_starting,
   pool_is_full,
@@ -61,6 +62,7 @@ struct PoolLoad {
 struct ServerLoad {
   int backends = 0;  // of all pools, started or starting
   int max_backends = 0;
+  int reserve = 0;  // beyond both maxima; above 0 only while clients of the pool wait for themselves
 };
 
 struct GrowthDecision {
@@ -84,6 +86,7 @@ enum class RetireReason : std::uint32_t {
   above_maximum,  // max_size has become smaller, or clients have come back to resting backends
   requested,      // through SQL
   changed_defaults,  // of its role or database, since it started
+  reserve,        // was started beyond the maximum for clients that waited for themselves
   shutdown,
 };
 
@@ -112,6 +115,7 @@ struct BackendLoad {
   int max_size = 0;
   std::int64_t idle_timeout_us = 0;         // 0 = never
   std::int64_t above_maximum_since_us = 0;  // the pool, without a break; 0 = it is not
+  int beyond_server = 0;                    // backends that the server has above max_backends, while nobody needs them
 };
 
 // Whether this backend should leave, to be asked between two leases only, for

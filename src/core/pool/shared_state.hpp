@@ -137,6 +137,7 @@ struct alignas(kCacheLine) ClientSlot {
   std::atomic<std::uint32_t> pins;               // pin_bit(PinReason), while it is pinned
   std::atomic<std::uint32_t> last_backend;       // that gave it back last, kNoIndex = none (debug_force_switch)
   std::atomic<std::int32_t> idle_session_timeout_ms;  // its own SET; -1 = that of the pool
+  std::int32_t peer_pid;                              // its process, through a Unix socket; 0 = unknown
   ClientAddress address;
   ClientAddress server_address;                  // the end of ours it connected to
   char application_name[kNameLength];            // of the start-up packet
@@ -167,6 +168,7 @@ constexpr std::uint32_t kOwnMaxSize = 1u << 2;
 constexpr std::uint32_t kOwnAcquireTimeout = 1u << 3;
 constexpr std::uint32_t kOwnIdleTimeout = 1u << 4;
 constexpr std::uint32_t kOwnMaxLifetime = 1u << 5;
+constexpr std::uint32_t kOwnLeakThreshold = 1u << 6;
 
 struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::uint32_t> state;       // PoolState
@@ -187,6 +189,7 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::int32_t> acquire_timeout_ms;  // 0 = no limit
   std::atomic<std::int32_t> idle_timeout_ms;     // 0 = never
   std::atomic<std::int32_t> max_lifetime_ms;     // 0 = never
+  std::atomic<std::int32_t> leak_threshold_ms;   // 0 = never
   std::atomic<std::int32_t> idle_session_timeout_ms;  // PostgreSQL's own; 0 = never
   std::atomic<std::uint32_t> own_settings;            // kOwn...: what a reload of the server's settings leaves alone
   // How often ALTER ROLE or ALTER DATABASE ... SET has changed what a session of
@@ -276,12 +279,13 @@ struct alignas(kCacheLine) BackendSlot {
   std::atomic<std::int64_t> hold_since_us;
   std::atomic<std::int64_t> active_since_us;    // 0 = not executing
   std::atomic<std::int64_t> thinking_since_us;  // 0 = not the client's turn inside a transaction
+  std::atomic<std::int64_t> transaction_since_us;  // of the transaction under way, or the latest one
   std::atomic<std::uint64_t> hold_active_us;    // finished parts of this hold
   std::atomic<std::uint64_t> hold_thinking_us;
   std::atomic<std::int64_t> started_at;         // TimestampTz
   std::atomic<std::int64_t> start_requested_us;
   std::atomic<std::int64_t> expires_us;         // max_lifetime with jitter; 0 = never
-  std::atomic<std::uint64_t> leaked_lease;      // number of the latest lease reported as a leak
+  std::atomic<std::int64_t> leaked_transaction_us;  // transaction_since_us of the latest one reported as a leak
   std::atomic<std::uint64_t> transactions;
   std::atomic<std::uint32_t> notifier;          // cancel_pid of the client that sent its last NOTIFY, 0 = none
   std::atomic<std::uint32_t> flushes;           // the last of the pool's flush_requests it has obeyed

@@ -97,6 +97,13 @@ std::uint32_t client_high_water() { return high_water; }
 
 int client_descriptor(std::uint32_t slot) { return static_cast<int>(shared().header->descriptor_base + slot); }
 
+// At the other end of a Unix socket; 0 for others, and for processes of other pid namespaces.
+static std::int32_t peer_process(int descriptor) {
+  ucred peer;
+  socklen_t length = sizeof(peer);
+  return getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.pid > 0 ? peer.pid : 0;
+}
+
 bool register_client(int descriptor, ClientRef *client) {
   SharedState &state = shared();
 
@@ -132,6 +139,7 @@ bool register_client(int descriptor, ClientRef *client) {
   slot.last_backend.store(kNoIndex, std::memory_order_relaxed);
   slot.idle_session_timeout_ms.store(-1, std::memory_order_relaxed);
   slot.application_name[0] = '\0';
+  slot.peer_pid = peer_process(fixed);
   slot.word.store(ClientWord{generation, kNoIndex, ClientState::authenticating}.pack());
   state.header->clients.fetch_add(1);
   state.header->unauthenticated.fetch_add(1);

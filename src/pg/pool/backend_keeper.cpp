@@ -134,7 +134,9 @@ static void prepare_backend_slot(BackendSlot &backend, std::uint32_t pool_index,
   backend.failure_sqlstate[0] = '\0';
   backend.failure_message[0] = '\0';
   backend.expires_us.store(0);
-  for (std::atomic<std::int64_t> *time : {&backend.hold_since_us, &backend.active_since_us, &backend.thinking_since_us})
+  for (std::atomic<std::int64_t> *time :
+       {&backend.hold_since_us, &backend.active_since_us, &backend.thinking_since_us, &backend.transaction_since_us,
+        &backend.leaked_transaction_us})
     time->store(0);
   shared().statistics[&backend - shared().backends].epoch.store(0);
   backend.state.store(static_cast<std::uint32_t>(BackendState::starting));
@@ -413,7 +415,9 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
   load.clients = pool.clients.load();
   load.now_us = now_us;
   load.retry_after_us = pool_books[pool_index].retry_after_us;
-  const ServerLoad server{state.header->backends.load(), static_cast<int>(state.header->max_backends)};
+  ServerLoad server{state.header->backends.load(), static_cast<int>(state.header->max_backends)};
+  if (pool.nested_since_us.load() != 0)
+    server.reserve = static_cast<int>(state.header->backend_slots - state.header->max_backends);
   const GrowthDecision decision = decide_growth(load, server);
   if (decision.start)
     start_backend(pool_index, now_us);
@@ -491,6 +495,8 @@ void govern_retirement(std::uint32_t pool_index, std::int64_t now_us) {
   else if (book.above_maximum_since_us == 0)
     book.above_maximum_since_us = now_us;
   load.above_maximum_since_us = book.above_maximum_since_us;
+  load.beyond_server =
+      pool.nested_since_us.load() != 0 ? 0 : shared().header->backends.load() - static_cast<int>(shared().header->max_backends);
 
   // Those without work first: they leave at once.
   retire_where_due(pool_index, load, true);

@@ -40,6 +40,7 @@ extern "C" {
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/pool/backend_keeper.hpp"
+#include "pg/pool/hold_watch.hpp"
 #include "pg/pool/keeper_books.hpp"
 #include "pg/pool/time_limits.hpp"
 #include "pg/pool/wake_up.hpp"
@@ -89,6 +90,7 @@ static void apply_server_settings(PoolSlot &pool) {
   if ((own & kOwnAcquireTimeout) == 0) pool.acquire_timeout_ms.store(setting_acquire_timeout);
   if ((own & kOwnIdleTimeout) == 0) pool.idle_timeout_ms.store(setting_idle_timeout);
   if ((own & kOwnMaxLifetime) == 0) pool.max_lifetime_ms.store(setting_max_lifetime);
+  if ((own & kOwnLeakThreshold) == 0) pool.leak_threshold_ms.store(setting_leak_threshold);
   resolve_pool_size(pool);
 }
 
@@ -425,6 +427,7 @@ void keep_pools(std::int64_t now_us) {
     if (state.pools[i].watched.load() != 0) keep_watched_pool(i, now_us);
     clients_wait |= state.pools[i].queued.load() > 0;
   }
+  watch_holds(now_us, clients_wait);
   if (now_us >= next_retirement_scan_us) {
     next_retirement_scan_us = now_us + kRetirementScanUs;
     for (std::uint32_t i = 0; i < state.header->max_pools; i++) {

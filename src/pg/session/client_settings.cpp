@@ -319,6 +319,7 @@ static std::uint32_t find_own_settings() {
       {"sluice.acquire_timeout", kOwnAcquireTimeout},
       {"sluice.idle_timeout", kOwnIdleTimeout},
       {"sluice.max_lifetime", kOwnMaxLifetime},
+      {"sluice.leak_threshold", kOwnLeakThreshold},
   };
   std::uint32_t own = 0;
   for (const auto &setting : kPoolSettings) {
@@ -340,6 +341,7 @@ void publish_pool_settings() {
   pool->acquire_timeout_ms.store(setting_acquire_timeout);
   pool->idle_timeout_ms.store(setting_idle_timeout);
   pool->max_lifetime_ms.store(setting_max_lifetime);
+  pool->leak_threshold_ms.store(setting_leak_threshold);
   pool->idle_session_timeout_ms.store(IdleSessionTimeout);
 }
 

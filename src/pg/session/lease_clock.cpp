@@ -111,6 +111,7 @@ void begin_hold(std::int64_t now_us, std::int64_t ready_us, std::uint64_t waited
   backend.hold_thinking_us.store(0, kRelaxed);
   backend.thinking_since_us.store(0, kRelaxed);
   backend.active_since_us.store(now_us, kRelaxed);
+  backend.transaction_since_us.store(now_us, kRelaxed);
   backend.hold_since_us.store(now_us, kRelaxed);
 }
 
@@ -136,6 +137,7 @@ void start_command() {
   BackendSlot &backend = *session.backend;
   if (backend.hold_since_us.load(kRelaxed) == 0 || backend.active_since_us.load(kRelaxed) != 0) return;
   const std::int64_t now_us = monotonic_us();
+  if (backend.thinking_since_us.load(kRelaxed) == 0) backend.transaction_since_us.store(now_us, kRelaxed);
   finish_part(now_us);
   backend.active_since_us.store(now_us, kRelaxed);
 }

@@ -131,6 +131,8 @@ void put_counters(ViewRow &row, const PoolSlot &pool, const PoolTotals &totals) 
   }
   put_bigint(row, pool.pins_refused.load(std::memory_order_relaxed));
   put_bigint(row, pool.pin_timeouts.load(std::memory_order_relaxed));
+  put_bigint(row, pool.leaks.load(std::memory_order_relaxed));
+  put_bigint(row, pool.nested_acquires.load(std::memory_order_relaxed));
   put_int(row, pool.peak_waiting.load(std::memory_order_relaxed));
   put_int(row, pool.peak_backends.load(std::memory_order_relaxed));
 }

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+// When an application probably waits for itself, and when a transaction is in the
+// way of others.
+
+#include <csetjmp>
+#include <cstdarg>
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+#include <cmocka.h>
+}
+
+#include "core/pool/leak.hpp"
+#include "core/pool/nested_acquire.hpp"
+#include "core/pool/shared_state.hpp"
+
+namespace {
+
+using sluice::ClientAddress;
+using sluice::HoldObservation;
+using sluice::identify_client;
+using sluice::is_leak;
+using sluice::kNestedPatienceUs;
+using sluice::NestedAcquire;
+using sluice::NestedAcquireSearch;
+
+constexpr std::int64_t kLong = 10 * kNestedPatienceUs;
+
+void nothing_seen_is_nothing_nested(void **) {
+  const NestedAcquireSearch search;
+  assert_false(search.decide().probable);
+}
+
+void holders_that_each_have_a_waiter_are_nested(void **) {
+  NestedAcquireSearch search;
+  for (int i = 0; i < 3; i++) search.add_holder(7, kLong);
+  for (int i = 0; i < 5; i++) search.add_waiter(7);
+  const NestedAcquire answer = search.decide();
+  assert_true(answer.probable);
+  assert_int_equal(answer.threads, 5);
+  assert_int_equal(answer.minimum, 6);
+  assert_true(answer.identity == 7);
+}
+
+void a_holder_without_a_waiter_may_finish(void **) {
+  NestedAcquireSearch search;
+  for (int i = 0; i < 3; i++) search.add_holder(7, kLong);
+  search.add_waiter(7);
+  search.add_waiter(7);
+  assert_false(search.decide().probable);
+}
+
+void one_application_that_can_go_on_frees_the_others(void **) {
+  NestedAcquireSearch search;
+  search.add_holder(7, kLong);
+  search.add_holder(8, kLong);
+  search.add_waiter(7);
+  assert_false(search.decide().probable);
+  search.add_waiter(8);
+  assert_true(search.decide().probable);
+}
+
+void waiters_of_applications_that_hold_nothing_do_not_count(void **) {
+  NestedAcquireSearch search;
+  search.add_holder(7, kLong);
+  search.add_waiter(8);
+  search.add_waiter(9);
+  assert_false(search.decide().probable);
+  search.add_waiter(7);
+  assert_int_equal(search.decide().threads, 1);
+  assert_int_equal(search.decide().minimum, 2);
+}
+
+void a_backend_that_executes_will_be_free(void **) {
+  NestedAcquireSearch search;
+  search.add_holder(7, kLong);
+  search.add_waiter(7);
+  search.add_busy();
+  assert_false(search.decide().probable);
+}
+
+void thinking_for_a_moment_is_no_deadlock(void **) {
+  NestedAcquireSearch search;
+  search.add_holder(7, kLong);
+  search.add_holder(7, kNestedPatienceUs - 1);
+  search.add_waiter(7);
+  search.add_waiter(7);
+  assert_false(search.decide().probable);
+}
+
+void more_applications_than_fit_are_no_answer(void **) {
+  NestedAcquireSearch search;
+  for (std::uint64_t i = 1; i <= NestedAcquireSearch::kIdentities + 1; i++) {
+    search.add_holder(i, kLong);
+    search.add_waiter(i);
+  }
+  assert_false(search.decide().probable);
+}
+
+void a_leak_is_long_in_the_way_and_not_yet_reported(void **) {
+  HoldObservation hold;
+  hold.held_us = 2000;
+  hold.threshold_us = 1000;
+  hold.waiting = 1;
+  assert_true(is_leak(hold));
+  hold.waiting = 0;
+  assert_false(is_leak(hold));
+  hold.waiting = 1;
+  hold.held_us = 999;
+  assert_false(is_leak(hold));
+  hold.held_us = 1000;
+  assert_true(is_leak(hold));
+  hold.reported = true;
+  assert_false(is_leak(hold));
+  hold.reported = false;
+  hold.threshold_us = 0;
+  assert_false(is_leak(hold));
+}
+
+void clients_are_told_apart_by_address_process_and_name(void **) {
+  ClientAddress address{};
+  address.family = 4;
+  const std::uint64_t one = identify_client(address, 0, "app");
+  assert_true(one != 0);
+  assert_true(identify_client(address, 0, "app") == one);
+  assert_true(identify_client(address, 0, "other") != one);
+  assert_true(identify_client(address, 77, "app") != one);
+  address.port = 5555;  // each connection has another
+  assert_true(identify_client(address, 0, "app") == one);
+  address.bytes[3] = 1;
+  assert_true(identify_client(address, 0, "app") != one);
+}
+
+}  // namespace
+
+int main() {
+  const CMUnitTest tests[] = {
+      cmocka_unit_test(nothing_seen_is_nothing_nested),
+      cmocka_unit_test(holders_that_each_have_a_waiter_are_nested),
+      cmocka_unit_test(a_holder_without_a_waiter_may_finish),
+      cmocka_unit_test(one_application_that_can_go_on_frees_the_others),
+      cmocka_unit_test(waiters_of_applications_that_hold_nothing_do_not_count),
+      cmocka_unit_test(a_backend_that_executes_will_be_free),
+      cmocka_unit_test(thinking_for_a_moment_is_no_deadlock),
+      cmocka_unit_test(more_applications_than_fit_are_no_answer),
+      cmocka_unit_test(a_leak_is_long_in_the_way_and_not_yet_reported),
+      cmocka_unit_test(clients_are_told_apart_by_address_process_and_name),
+  };
+  return cmocka_run_group_tests(tests, nullptr, nullptr);
+}
