@@ -14,8 +14,9 @@
 
 #include "core/stats/histogram.hpp"
 
-#include <cmath>
 #include <limits>
+
+#include "core/stats/percentile.hpp"
 
 namespace sluice {
 
@@ -42,23 +43,6 @@ std::uint64_t middle_of(std::size_t bucket, std::uint64_t max) noexcept {
   }
   const std::uint64_t middle = low + (high - low) / 2;
   return max >= low && max < middle ? max : middle;
-}
-
-// The rank, from 1, of the recording that `fraction` of all `total` do not exceed.
-std::uint64_t rank_of(double fraction, std::uint64_t total) noexcept {
-  if (!(fraction > 0.0)) {
-    return 1;
-  }
-  if (fraction >= 1.0) {
-    return total;
-  }
-  // 0.07 * 100 is a little more than 7, and 7 is meant.
-  const double exact = fraction * static_cast<double>(total);
-  const double rank = std::ceil(exact * (1.0 - 1e-12));
-  if (rank <= 1.0) {
-    return 1;
-  }
-  return rank >= static_cast<double>(total) ? total : static_cast<std::uint64_t>(rank);
 }
 
 }  // namespace
@@ -182,7 +166,7 @@ std::uint64_t HistogramCounts::percentile(double fraction) const noexcept {
   if (total == 0) {
     return 0;
   }
-  const std::uint64_t rank = rank_of(fraction, total);
+  const std::uint64_t rank = percentile_rank(fraction, total);
   std::uint64_t reached = 0;
   for (std::size_t bucket = 0; bucket < kHistogramBuckets; bucket++) {
     reached += counts[bucket];
