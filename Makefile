@@ -6,6 +6,8 @@
 #   make test-unit | test-regress | test-tap [TAP_TESTS="test/tap/..."]
 #   make bench                       comparison with a direct connection and PgBouncer
 #   make bench-state                 what carrying session state costs
+#   make bench-statistics            what the pool's statistics cost, and whether they are right
+#   make bench-sizing                whether the size advised for a pool is a good one
 #   make check-postgres              PostgreSQL's own regression suite, direct and through the pool
 #
 # All from `demo` on first install what is missing (Debian packages, as root or with sudo), so they are defined whether
@@ -22,7 +24,8 @@ PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_confi
 PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 WERROR = -Werror
 
-.PHONY: all packages demo test test-unit test-regress test-tap bench bench-state check-postgres
+.PHONY: all packages demo test test-unit test-regress test-tap bench bench-state bench-statistics \
+  bench-sizing check-postgres
 all:
 
 ifneq (,$(PGXS))
@@ -74,6 +77,9 @@ bench:
 
 bench-state: packages
 	@test/bench/session_state.sh
+
+bench-statistics bench-sizing: bench-%: packages
+	@test/bench/$*.sh
 
 check-postgres:
 	@test/tools/install_packages.sh dpkg-dev

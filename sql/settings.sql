@@ -46,6 +46,8 @@ ALTER SYSTEM SET sluice.max_unauthenticated_clients = 0;
 ALTER SYSTEM SET sluice.cores = 0;
 ALTER SYSTEM SET sluice.cores = -0.5;
 ALTER SYSTEM SET sluice.spindles = -2;
+ALTER SYSTEM SET sluice.procfs = '';
+ALTER SYSTEM SET sluice.sysfs = 'sys';
 ALTER SYSTEM SET sluice.max_prepared_statements = 0;
 
 -- there is no hidden setting: the prefix is reserved

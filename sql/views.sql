@@ -13,7 +13,7 @@ WHERE c.relnamespace = 'sluice'::regnamespace AND c.relkind = 'v' AND a.attnum >
   AND a.attname ~ '(age|waited|waiting|wait_|expires|duration|elapsed)'
   AND a.attname !~ '_(us|ms|s)$'
   AND NOT (a.attname IN ('waiting', 'peak_waiting') AND a.atttypid = 'int4'::regtype)
-  AND a.atttypid NOT IN ('text'::regtype, 'name'::regtype)
+  AND a.atttypid NOT IN ('text'::regtype, 'name'::regtype, 'int4[]'::regtype)
 ORDER BY 1, 2;
 
 -- pools
@@ -45,6 +45,14 @@ SELECT count(*) FILTER (WHERE state NOT IN ('starting', 'waiting', 'lingering', 
        count(*) FILTER (WHERE (state = 'failed') <> (failure_sqlstate IS NOT NULL)) AS failures_without_reason
 FROM sluice.backends;
 
+-- holders
+SELECT count(*) FILTER (WHERE state NOT IN ('executing', 'idle in transaction', 'idle in transaction (aborted)', 'pinned',
+                                            'held')) AS unknown_states,
+       count(*) FILTER (WHERE held_ms < 0 OR transaction_age_ms < 0 OR query_age_ms < 0) AS negative_ages,
+       count(*) FILTER (WHERE active_share NOT BETWEEN 0 AND 1) AS impossible_shares,
+       count(*) FILTER (WHERE lock_wait_chain = '{}' OR blocked_clients < 0) AS impossible_chains
+FROM sluice.holders;
+
 -- the server may have started just now: its workers get a minute to follow
 DO $$
 BEGIN
@@ -75,13 +83,30 @@ FROM sluice.status s
 CROSS JOIN LATERAL (VALUES (s.dispatcher_pid), (s.statistician_pid)) p(pid)
 LEFT JOIN pg_stat_activity a ON a.pid = p.pid;
 
+-- errors and events
+SELECT count(*) FILTER (WHERE class NOT IN ('authentication', 'limit', 'acquire_timeout', 'protocol', 'statement',
+                                            'client_end', 'backend_start', 'internal')) AS unknown_classes,
+       count(*) FILTER (WHERE sqlstate !~ '^[0-9A-Z]{5}$') AS unknown_states,
+       count(*) FILTER (WHERE count < 1) AS without_count,
+       count(*) FILTER (WHERE first_at > last_at OR last_at > clock_timestamp()) AS times_out_of_order
+FROM sluice.errors;
+
+SELECT count(*) FILTER (WHERE at > clock_timestamp()) AS in_the_future,
+       count(*) FILTER (WHERE (database IS NULL) <> (role IS NULL)) AS half_a_pool,
+       count(*) - count(DISTINCT number) AS shown_twice,
+       count(*) > current_setting('sluice.max_events')::int AS more_than_there_can_be
+FROM sluice.events;
+
 -- anyone may read them all
 CREATE ROLE regress_sluice_reader;
 SET ROLE regress_sluice_reader;
 SELECT count(*) >= 0 AS pools FROM sluice.pools;
 SELECT count(*) >= 0 AS clients FROM sluice.clients;
 SELECT count(*) >= 0 AS backends FROM sluice.backends;
+SELECT count(*) >= 0 AS holders FROM sluice.holders;
 SELECT count(*) AS status FROM sluice.status;
+SELECT count(*) >= 0 AS errors FROM sluice.errors;
+SELECT count(*) >= 0 AS events FROM sluice.events;
 SELECT count(*) AS details_of_others FROM sluice.clients
 WHERE num_nonnulls(application_name, client_addr, client_port, cancel_pid) > 0;
 RESET ROLE;

@@ -256,6 +256,28 @@ inline PgStat_Counter *unreported_sessions() {
 
 // ---------------------------------------------------------------- end of session
 
+// ---------------------------------------------------------------- statistics of processes
+
+extern "C" {
+#include "utils/backend_status.h"
+}
+
+namespace sluice::pg {
+
+// What pg_stat_activity shows of process `number`, 1 to pgstat_fetch_stat_numbackends(): a copy made at the first call
+// of a transaction.  May be null.
+inline LocalPgBackendStatus *backend_status_entry(int number) {
+#if PG_VERSION_NUM >= 160000
+  return pgstat_get_local_beentry_by_index(number);
+#else
+  return pgstat_fetch_stat_local_beentry(number);
+#endif
+}
+
+}  // namespace sluice::pg
+
+// ---------------------------------------------------------------- end of statistics of processes
+
 // port.h turns these into macros; C++ headers included later must not see them.
 #undef printf
 #undef fprintf

@@ -20,6 +20,7 @@ extern "C" {
 
 #include "core/pool/shared_state.hpp"
 #include "pg/settings.hpp"
+#include "pg/tuning/system_files.hpp"
 
 namespace sluice::pg {
 
@@ -38,6 +39,8 @@ bool setting_track_timing = true;
 bool setting_save_history = true;
 double setting_cores = -1;
 int setting_spindles = -1;
+char *setting_procfs = nullptr;
+char *setting_sysfs = nullptr;
 int setting_max_prepared_statements = 1000;
 int setting_debug_backend_start_delay = 0;
 int setting_pool_mode = static_cast<int>(PoolMode::transaction);
@@ -102,6 +105,19 @@ static bool check_cores(double *newval, void **, GucSource) {
   return true;
 }
 
+// Whether anything is mounted there is seen when it is read: it may come later.
+static bool check_mount_path(char **newval, void **, GucSource) {
+  if (!is_absolute_path(*newval)) {
+    GUC_check_errdetail("The path must be absolute.");
+    return false;
+  }
+  if (strlen(*newval) >= kMountPathLength) {
+    GUC_check_errdetail("The path must be shorter than %d bytes.", static_cast<int>(kMountPathLength));
+    return false;
+  }
+  return true;
+}
+
 }  // extern "C"
 
 static void define_server_settings() {
@@ -157,6 +173,12 @@ static void define_reloadable_settings() {
   DefineCustomIntVariable("sluice.spindles", "Sets the number of rotating disks the sizing rule assumes.",
                           "-1 detects them under the data directory and the tablespaces.", &setting_spindles, -1, -1,
                           100000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+  DefineCustomStringVariable("sluice.procfs", "Sets where the proc file system is mounted.",
+                             "For containers that hide it, or have the host's somewhere else.", &setting_procfs,
+                             "/proc", PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_mount_path, nullptr, nullptr);
+  DefineCustomStringVariable("sluice.sysfs", "Sets where the sys file system is mounted.",
+                             "For containers that hide it, or have the host's somewhere else.", &setting_sysfs, "/sys",
+                             PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_mount_path, nullptr, nullptr);
   DefineCustomIntVariable("sluice.max_prepared_statements",
                           "Sets the greatest number of prepared statements a client may keep.", nullptr,
                           &setting_max_prepared_statements, 1000, 1, 1000000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);

@@ -24,6 +24,8 @@ extern int setting_history_seconds;   // 0 = no history
 extern int setting_max_unauthenticated_clients;
 extern double setting_cores;  // -1 = detect
 extern int setting_spindles;  // -1 = detect
+extern char *setting_procfs;  // absolute, shorter than kMountPathLength
+extern char *setting_sysfs;   // likewise
 extern int setting_max_prepared_statements;
 extern bool setting_track_timing;
 extern bool setting_save_history;

@@ -12,6 +12,7 @@
 #include "pg/compat.hpp"
 
 extern "C" {
+#include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
@@ -25,17 +26,16 @@ extern "C" {
 
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/history_file.hpp"
 
 namespace sluice::pg {
 
-static_assert(kNameLength == NAMEDATALEN && kApplicationNameLength == NAMEDATALEN);
+static_assert(kNameLength == NAMEDATALEN && kApplicationNameLength == NAMEDATALEN &&
+              kHistoryNameLength == NAMEDATALEN);
 
 // Room for the start-up settings and statements of a few thousand clients
 // before the first dynamic segment is needed.
 constexpr Size kClientAreaBytes = 1024 * 1024;
-// Clients that prepare a great many long statements get errors (53200) before the
-// machine runs out of shared memory.
-constexpr Size kClientAreaLimitBytes = 512 * 1024 * 1024;
 constexpr const char *kTrancheName = "pg_sluice";
 
 // What the segment holds beside SharedState, so that every process finds it.
@@ -142,9 +142,12 @@ static void sluice_shmem_startup() {
     create_client_area();
   }
   LWLockRelease(AddinShmemInitLock);
+  if (!found && !IsUnderPostmaster) keep_history_in_file();
 }
 
 }  // extern "C"
+
+std::size_t shared_memory_bytes() { return segment_bytes(); }
 
 void request_shared_memory() {
   previous_shmem_request_hook = shmem_request_hook;

@@ -23,6 +23,14 @@ bool shared_memory_exists();
 // The segment.  Only when shared_memory_exists().
 SharedState &shared();
 
+// So many are in use now: a peak may lie between two samples.
+inline void raise_resource(Resource resource, std::int64_t now_in_use) {
+  shared().header->resources[static_cast<std::size_t>(resource)].raise(now_in_use);
+}
+
+// What it takes of the server's shared memory, in bytes.
+std::size_t shared_memory_bytes();
+
 // Raises ERROR 55000 with a HINT about shared_preload_libraries unless the
 // segment exists.  For SQL functions.
 void require_shared_memory();
@@ -30,6 +38,10 @@ void require_shared_memory();
 // The area that holds what clients bring along and what has no fixed size:
 // start-up settings and prepared statements.  Attaches on first use; may raise.
 dsa_area *client_area();
+
+// The area holds no more than this: then there is no memory for clients, long
+// before the machine runs out of shared memory.
+constexpr std::size_t kClientAreaLimitBytes = 512 * 1024 * 1024;
 
 // Statements shared by text: buckets of dsa_pointer, each guarded by one of the
 // locks.

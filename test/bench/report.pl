@@ -9,38 +9,15 @@
 use strict;
 use warnings;
 
+use FindBin;
+use lib $FindBin::Bin;
+use Measurements qw(median number ratio ratio_text row);
+
 my %values;    # scenario -> leg -> list of values
 my %p99;       # scenario -> leg -> list of ms
 my %clients;   # scenario -> leg -> number
 
-sub median {
-  my @sorted = sort { $a <=> $b } @_;
-  return undef unless @sorted;
-  my $middle = int(@sorted / 2);
-  return @sorted % 2 ? $sorted[$middle] : ($sorted[$middle - 1] + $sorted[$middle]) / 2;
-}
-
-sub number {
-  my ($value) = @_;
-  return 'n/a' unless defined $value;
-  return sprintf('%.2f', $value) if abs($value) < 10;
-  return sprintf('%.1f', $value) if abs($value) < 100;
-  my $text = sprintf('%.0f', $value);
-  1 while $text =~ s/^(-?\d+)(\d{3})/$1,$2/;
-  return $text;
-}
-
-sub ratio {
-  my ($of, $to) = @_;
-  return undef unless defined $of && $to;
-  return $of / $to;
-}
-
-sub ratio_text { my ($ratio) = @_; return defined $ratio ? sprintf('%.2f', $ratio) : 'n/a'; }
-
 sub leg_median { my ($of, $name, $leg) = @_; return median(@{ $of->{$name}{$leg} || [] }); }
-
-sub row { print '| ', join(' | ', @_), " |\n"; }
 
 my ($scenarios_file, $csv_file) = @ARGV;
 open(my $csv, '<', $csv_file) or die "could not open $csv_file: $!\n";

@@ -21,7 +21,7 @@
 # The report goes to standard output (Markdown), progress to standard error; each measurement is a line of
 # build/bench/results.csv.  A missed target is reported, not an error; a leg that fails is one.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-source "$here/throwaway_server.sh"
+source "$here/measuring.sh"
 
 rounds=${BENCH_ROUNDS:-3}
 seconds=${BENCH_SECONDS:-5}
@@ -34,7 +34,6 @@ spike_clients=50
 spike_runs=5
 read -r -a legs <<<"${BENCH_LEGS:-direct pgbouncer sluice}"
 wanted=${BENCH_SCENARIOS:-.}
-results_dir=$root/build/bench
 csv=$results_dir/results.csv
 
 # name | what | unit | clients | socket | pgbench options | target: times direct | target: times PgBouncer
@@ -66,19 +65,7 @@ leg_port() {
   esac
 }
 
-record() { (IFS=,; echo "$*") >>"$csv"; }
-
 # ---- the servers
-
-server_settings() {
-  cat <<END
-max_connections = 1200
-shared_buffers = 256MB
-autovacuum = off
-max_wal_size = 4GB
-checkpoint_timeout = 1h
-END
-}
 
 start_server() {
   { server_settings
@@ -92,10 +79,7 @@ start_server() {
 
 create_database() {
   server_settings | server_start
-  query "create role bench login"
-  query "create database bench owner bench"
-  "$bindir/pgbench" -i -q -s "$scale" -h "$workdir" -p "$port" -U bench bench >"$workdir/pgbench.txt" 2>&1 ||
-    fail "pgbench could not create its tables: $(tail -n 3 "$workdir/pgbench.txt")"
+  create_pgbench_tables "$scale"
   server_stop
   # The extension needs its library loaded: it is created on the first start with it.
   if has_leg sluice; then
@@ -175,18 +159,10 @@ settle() {
 
 # run_pgbench LEG TIME_LIMIT SOCKET CLIENTS options...: output in $workdir/pgbench.txt
 run_pgbench() {
-  local leg=$1 limit=$2 socket=$3 clients=$4 host=127.0.0.1 status=0
+  local leg=$1 limit=$2 socket=$3 clients=$4 host=127.0.0.1
   shift 4
   if [ "$socket" = unix ]; then host=$workdir; fi
-  (cd "$here" && timeout --kill-after=10 "$limit" "$bindir/pgbench" -n -c "$clients" -j 2 "$@" \
-    -h "$host" -p "$(leg_port "$leg")" -U bench bench) >"$workdir/pgbench.txt" 2>&1 || status=$?
-  if [ "$status" != 0 ] || ! grep -q '^tps = ' "$workdir/pgbench.txt"; then
-    tail -n 5 "$workdir/pgbench.txt" >&2
-    fail "pgbench ended with status $status: leg $leg, $clients clients, $*"
-  fi
-  if ! grep -qE '^number of failed transactions: 0 ' "$workdir/pgbench.txt"; then
-    fail "transactions failed: leg $leg, $clients clients, $*"
-  fi
+  pgbench_load "leg $leg" "$limit" "$host" "$(leg_port "$leg")" "$clients" "$@"
 }
 
 # The 99th percentile, in ms, of the sampled transaction times.
@@ -205,14 +181,11 @@ run_leg() {
     duration=$((seconds + 3))
   fi
   rm -f "$workdir"/sample.*
-  if [[ $name == tpcb* ]]; then
-    query "vacuum pgbench_branches, pgbench_tellers" bench
-    query "truncate pgbench_history" bench
-  fi
+  if [[ $name == tpcb* ]]; then tidy_pgbench_tables; fi
   settle
   # shellcheck disable=SC2086  # options are words
   run_pgbench "$leg" $((duration + 60)) "$socket" "$clients" -T "$duration" $options "${sampling[@]}"
-  tps=$(sed -n 's/^tps = \([0-9.]*\).*/\1/p' "$workdir/pgbench.txt")
+  tps=$(pgbench_tps)
   value=$tps
   if [ "$unit" = MB/s ]; then
     value=$(awk -v tps="$tps" -v size=$megabytes_per_large_result 'BEGIN { print tps * size }')
@@ -266,11 +239,6 @@ measure_system_calls() {
 
 # ---- memory and spike
 
-build_raw_client() {
-  g++ -std=c++17 -O2 -Wall -Wextra -Werror -o "$workdir/raw_client" "$here/raw_client.cpp" ||
-    fail "raw_client.cpp could not be compiled"
-}
-
 # measure_memory LEG CLIENTS PROCESS: bytes per idle client, over the process and its children.
 measure_memory() {
   local leg=$1 clients=$2 process=$3 before after value
@@ -286,10 +254,7 @@ measure_memory() {
 }
 
 run_memory() {
-  local hard
-  hard=$(ulimit -Hn)
-  [ "$hard" -ge $((idle_clients + 500)) ] ||
-    fail "$idle_clients idle clients need $((idle_clients + 500)) open files, the hard limit (ulimit -Hn) is $hard"
+  require_open_files "$idle_clients"
   start_server "sluice.max_clients = $((idle_clients + 100))" "sluice.max_pool_size = $pool_size"
   if has_leg direct; then measure_memory direct $direct_idle_clients "$(postmaster_pid)"; fi
   if has_leg pgbouncer; then
@@ -344,10 +309,7 @@ run_spike() {
 # ---- the report
 
 describe_machine() {
-  local model memory
-  model=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
-  memory=$(awk '/^MemTotal:/ { printf "%.1f", $2 / 1048576 }' /proc/meminfo)
-  echo "Machine: $cores cores (${model:-unknown}), $memory GiB, Linux $(uname -r); load generator on the same machine."
+  describe_hardware
   echo "Versions: $("$bindir/postgres" --version)$(has_leg pgbouncer && "$pgbouncer" --version | sed -n '1s/^/, /p')."
   echo "Server: $(server_settings | paste -s -d ';' | sed 's/;/; /g'); fsync = off; synchronous_commit = off." \
     "pgbench scale $scale."

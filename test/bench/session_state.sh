@@ -8,25 +8,23 @@
 #   STATE_ROUNDS=7         how often
 #   STATE_REPEATS=20000    how many times each is done in a round
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-source "$here/throwaway_server.sh"
+source "$here/measuring.sh"
 
 rounds=${STATE_ROUNDS:-7}
 repeats=${STATE_REPEATS:-20000}
 
-pooled() { "$bindir/psql" -X -q -A -t -h "$workdir" -p "$pool_port" -U postgres -d postgres "$@"; }
-
-median() { sort -n | awk '{ value[NR] = $1 } END { print value[int((NR + 1) / 2)] }'; }
+pooled_as_postgres() { "$bindir/psql" -X -q -A -t -h "$workdir" -p "$pool_port" -U postgres -d postgres "$@"; }
 
 sandbox_open
 install_extension
 server_init
 { extension_settings; } | server_start
 wait_for_pool postgres postgres
-pooled -c "create function time_session_state(integer) returns void
+pooled_as_postgres -c "create function time_session_state(integer) returns void
            as '\$libdir/pg_sluice', 'sluice_time_session_state' language c" ||
   fail "the function that measures could not be declared"
 for _ in $(seq "$rounds"); do
-  pooled -c "select time_session_state($repeats)" -c 'select 1' 2>>"$workdir/notices.txt" >/dev/null ||
+  pooled_as_postgres -c "select time_session_state($repeats)" -c 'select 1' 2>>"$workdir/notices.txt" >/dev/null ||
     fail "a measurement did not succeed"
 done
 check=$(sed -n 's/^NOTICE:  session state check: \([0-9.]*\) us$/\1/p' "$workdir/notices.txt" | median)

@@ -103,9 +103,9 @@ $server->sql("CREATE ROLE $_ LOGIN") foreach qw(app guest);
 	is($error->{C}, '53300', 'too_many_connections');
 	is($error->{M}, qq(could not get a backend from pool "$me/postgres" within 200 ms), 'which names the pool and the limit');
 	like($error->{D},
-		qr/^All 2 backends are busy: 1 active, 1 idle in transaction \(longest \d+ s, pid $thinker_pid\); 1 client is waiting\.(?: All 2 pooled backends of the server \("sluice\.max_backends"\) are in use\.)?$/,
-		'with the numbers of the pool');
-	like($error->{H}, qr/sluice\.backends.*"sluice\.max_pool_size"/, 'and a hint');
+		qr/^All 2 backends are busy: 1 active, 1 idle in transaction \(longest \d+ s, pid $thinker_pid\); 1 client is waiting\.(?: All 2 pooled backends of the server \("sluice\.max_backends"\) are in use\.)? The only working backend waits for a lock held by pid \d+ \(idle(?: for \d+ s)?\): adding backends will not help\.$/,
+		'with the numbers of the pool, and the cause');
+	like($error->{H}, qr/sluice\.holders/, 'and a hint');
 	ok($waiter->at_end_of_stream, 'then it is disconnected');
 	ok($server->wait_for_log(qr/FATAL: .*could not get a backend from pool "$me\/postgres" within 200 ms\n.*DETAIL:  All 2 backends are busy/,
 			$before), 'the log has it too');

@@ -32,6 +32,7 @@ sub runs
 	isnt($sql, '', "$setting: there is SQL to run");
 	my ($code, undef, $errors) = $server->psql($sql);
 	is($code, 0, "$setting: it runs") or diag("$sql\n$errors");
+	$server->sql('SELECT pg_reload_conf()');
 	return;
 }
 

@@ -41,7 +41,7 @@ sub log_lines { my ($pattern) = @_; return scalar(() = $server->log_since(0) =~ 
 	ask($client[2], 'SELECT 2');
 	ok(until_pool($server, 'waiting = 1'), 'a client waits');
 	ok(until_pool($server, 'leaks = 2'), 'a transaction that thinks and one that executes for too long are counted');
-	my ($entry) = $server->log_since(0) =~ /(client \d+ of pool "\Q$me\E\/postgres" has held backend \d+ for \d+ ms while 1 clients wait.*?leak_threshold" is 300 ms)/s;
+	my ($entry) = $server->log_since(0) =~ /(client \d+ of pool "\Q$me\E\/postgres" has held backend \d+ for \d+ ms while 1 client waits.*?leak_threshold" is 300 ms)/s;
 	like($entry, qr/application is "leak [12]"/, 'the log names the application');
 	like($server->log_since(0), qr/The transaction is idle\. Latest query: BEGIN; SELECT 'the forgotten one'/, 'and the query');
 	select undef, undef, undef, 0.8;
@@ -58,6 +58,8 @@ sub log_lines { my ($pattern) = @_; return scalar(() = $server->log_since(0) =~ 
 
 # --- threads that hold one connection and want another
 {
+	# How long clients usually think decides how long such a case is watched before it is one.
+	$server->sql('SELECT sluice.reset_statistics()');
 	my @first = map { client('nested') } 1 .. 2;
 	my @second = map { client('nested') } 1 .. 2;
 	$_->sql('BEGIN') foreach @first;
@@ -65,7 +67,12 @@ sub log_lines { my ($pattern) = @_; return scalar(() = $server->log_since(0) =~ 
 	ask($_, 'SELECT 42') foreach @second;
 	is(answer($_), '42', 'the reserve serves their second connections') foreach @second;
 	is(pool($server, 'nested_acquires'), '1', 'the deadlock was counted once');
-	like($server->log_since(0), qr/probably wait for themselves.*Tn = 2 threads.*= 3 backends are needed/s, 'and logged, with the number of backends it needs');
+	like($server->log_since(0), qr/probably wait for themselves.*The application "nested" holds most.*Tn = 2 threads.*= 3 backends are needed/s,
+		'and logged, with the number of backends it needs');
+	is($server->sql("SELECT role || ' ' || reason FROM sluice.events WHERE kind = 'nested_acquire'"), "$me probable: Tn = 2 threads need 3 backends",
+		'it is an event');
+	is($server->sql("SELECT current || ' ' || confidence FROM sluice.recommendations WHERE setting = 'sluice.nested_reserve'"), '1 probable', 'there is advice about it');
+	is($server->sql("SELECT size FROM sluice.sizing WHERE rule = 'deadlock minimum'"), '3', 'and the deadlock minimum for what was seen');
 	is(pool($server, 'peak_backends'), '3', 'one backend beyond sluice.max_backends');
 	$_->sql('COMMIT') foreach @first;
 	ok(until_pool($server, 'total <= 2'), 'which leaves when it is no longer needed');
@@ -81,12 +88,30 @@ sub log_lines { my ($pattern) = @_; return scalar(() = $server->log_since(0) =~ 
 	$_->sql('BEGIN') foreach @holder;
 	ask($other, 'SELECT 7');
 	ok(until_pool($server, 'waiting = 1 AND in_transaction = 2'), 'another application waits');
-	select undef, undef, undef, 0.8;
+	select undef, undef, undef, 1.5;
 	is(pool($server, "waiting || ' ' || nested_acquires || ' ' || total"), '1 1 2', 'it has to wait: that is no deadlock, and the reserve stays closed');
 	$holder[0]->sql('COMMIT');
 	is(answer($other), '7', 'until one of them has finished');
 	$holder[1]->sql('COMMIT');
 	$_->close foreach @holder, $other;
+}
+
+# --- nor are clients that think for long and take turns
+{
+	$server->sql('SELECT sluice.reset_statistics()');
+	my @client = map { client('slow') } 1 .. 4;
+	$_->sql('BEGIN') foreach @client[0, 1];
+	select undef, undef, undef, 0.9;
+	$_->sql('COMMIT') foreach @client[0, 1];  # now it is known how long they think
+	ok($server->wait_until("SELECT p95_us > 800000 FROM sluice.waits WHERE measure = 'thinking'"), 'clients think for a second');
+	$_->sql('BEGIN') foreach @client[0, 1];
+	ask($_, 'SELECT 1') foreach @client[2, 3];
+	ok(until_pool($server, 'waiting = 2 AND in_transaction = 2'), 'as many wait');
+	select undef, undef, undef, 1.2;
+	is(pool($server, "nested_acquires || ' ' || total"), '0 2', 'that is nothing unusual');
+	$_->sql('COMMIT') foreach @client[0, 1];
+	answer($_) foreach @client[2, 3];
+	$_->close foreach @client;
 }
 
 is($server->sql('SELECT backends <= max_backends FROM sluice.status'), 't', 'the server is within its limit again');

@@ -104,6 +104,12 @@ build_crosstalk() {
   flock "$root/build/test/.lock" make -s -C "$root" -f test/tools/crosstalk.mk -j "$jobs" "PG_CONFIG=$pg_config"
 }
 
+# Builds build/test/bench/open_loop, the load generator.
+build_open_loop() {
+  mkdir -p "$root/build/test"
+  flock "$root/build/test/.lock" make -s -C "$root" -f test/tools/open_loop.mk -j "$jobs" "PG_CONFIG=$pg_config"
+}
+
 # Prints $1 different ports of the loopback address that nobody uses now, below the range of outgoing connections.
 free_ports() {
   perl -MIO::Socket::INET -e '

@@ -133,11 +133,21 @@ SELECT state, count(*) AS clients, sum(transactions) AS transactions, round(max(
   FROM sluice.clients GROUP BY state ORDER BY state;
 \echo '-- sluice.backends'
 SELECT pid, database, role, state, client, round(age_ms) AS age_ms, transactions FROM sluice.backends ORDER BY backend;
+\echo '-- sluice.monitor'
+SELECT * FROM sluice.monitor;
+\echo '-- sluice.waits'
+SELECT measure, count, round(mean_us) AS mean_us, p50_us, p95_us, p99_us, p9999_us, max_us FROM sluice.waits;
+\echo '-- sluice.applications'
+SELECT role, application_name, transactions, round(hold_ms) AS hold_ms, round(active_ms) AS active_ms,
+       round(thinking_ms) AS thinking_ms FROM sluice.applications ORDER BY hold_ms DESC LIMIT 5;
 \pset format wrapped
-\pset columns 100
-\x on
+\pset columns 110
+\echo '-- sluice.pressure'
+SELECT resource, round(used::numeric, 2) AS used, round(maximum::numeric, 2) AS maximum, trend, verdict
+  FROM sluice.pressure;
 \echo '-- sluice.sizing'
-SELECT * FROM sluice.sizing;
+SELECT rule, size, binds, advised, confidence, note FROM sluice.sizing;
+\x on
 \echo '-- sluice.recommendations'
 SELECT * FROM sluice.recommendations;
 SQL

@@ -28,9 +28,11 @@ install_extension
 
 # The server's user may not be able to read the checkout, and the tests write beside themselves.
 mkdir -p "$workdir/test" "$workdir/run"
-cp -R test/tap test/crosstalk "$workdir/test/"
+cp -R test/tap test/crosstalk test/bench "$workdir/test/"
 build_crosstalk
 cp build/test/crosstalk/crosstalk "$workdir/test/crosstalk/"
+build_open_loop
+cp build/test/bench/open_loop "$workdir/test/bench/"
 [ "$EUID" -ne 0 ] || chown -R postgres: "$workdir/test" "$workdir/run"
 
 echo "# end-to-end tests"

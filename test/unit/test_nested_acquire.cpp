@@ -22,81 +22,91 @@ using sluice::ClientAddress;
 using sluice::HoldObservation;
 using sluice::identify_client;
 using sluice::is_leak;
-using sluice::kNestedPatienceUs;
+using sluice::kLeastNestedPatienceUs;
 using sluice::NestedAcquire;
+using sluice::nested_patience_us;
 using sluice::NestedAcquireSearch;
 
-constexpr std::int64_t kLong = 10 * kNestedPatienceUs;
+constexpr std::int64_t kPatience = 1000;
+constexpr std::int64_t kLong = 10 * kPatience;
 
 void nothing_seen_is_nothing_nested(void **) {
   const NestedAcquireSearch search;
-  assert_false(search.decide().probable);
+  assert_false(search.decide(kPatience).probable);
 }
 
 void holders_that_each_have_a_waiter_are_nested(void **) {
   NestedAcquireSearch search;
-  for (int i = 0; i < 3; i++) search.add_holder(7, kLong);
+  for (int i = 0; i < 3; i++) search.add_holder(7, 100 + 7, kLong);
   for (int i = 0; i < 5; i++) search.add_waiter(7);
-  const NestedAcquire answer = search.decide();
+  const NestedAcquire answer = search.decide(kPatience);
   assert_true(answer.probable);
   assert_int_equal(answer.threads, 5);
   assert_int_equal(answer.minimum, 6);
-  assert_true(answer.identity == 7);
+  assert_int_equal(answer.client, 107);
+  assert_true(answer.for_us == kLong);
 }
 
 void a_holder_without_a_waiter_may_finish(void **) {
   NestedAcquireSearch search;
-  for (int i = 0; i < 3; i++) search.add_holder(7, kLong);
+  for (int i = 0; i < 3; i++) search.add_holder(7, 100 + 7, kLong);
   search.add_waiter(7);
   search.add_waiter(7);
-  assert_false(search.decide().probable);
+  assert_false(search.decide(kPatience).probable);
 }
 
 void one_application_that_can_go_on_frees_the_others(void **) {
   NestedAcquireSearch search;
-  search.add_holder(7, kLong);
-  search.add_holder(8, kLong);
+  search.add_holder(7, 100 + 7, kLong);
+  search.add_holder(8, 100 + 8, kLong);
   search.add_waiter(7);
-  assert_false(search.decide().probable);
+  assert_false(search.decide(kPatience).probable);
   search.add_waiter(8);
-  assert_true(search.decide().probable);
+  assert_true(search.decide(kPatience).probable);
 }
 
 void waiters_of_applications_that_hold_nothing_do_not_count(void **) {
   NestedAcquireSearch search;
-  search.add_holder(7, kLong);
-  search.add_waiter(8);
-  search.add_waiter(9);
-  assert_false(search.decide().probable);
-  search.add_waiter(7);
-  assert_int_equal(search.decide().threads, 1);
-  assert_int_equal(search.decide().minimum, 2);
+  search.add_holder(7, 107, kLong);
+  assert_false(search.add_waiter(8));
+  assert_false(search.add_waiter(9));
+  assert_false(search.decide(kPatience).probable);
+  assert_true(search.add_waiter(7));
+  assert_int_equal(search.decide(kPatience).threads, 1);
+  assert_int_equal(search.decide(kPatience).minimum, 2);
 }
 
 void a_backend_that_executes_will_be_free(void **) {
   NestedAcquireSearch search;
-  search.add_holder(7, kLong);
+  search.add_holder(7, 100 + 7, kLong);
   search.add_waiter(7);
   search.add_busy();
-  assert_false(search.decide().probable);
+  assert_false(search.decide(kPatience).probable);
 }
 
 void thinking_for_a_moment_is_no_deadlock(void **) {
   NestedAcquireSearch search;
-  search.add_holder(7, kLong);
-  search.add_holder(7, kNestedPatienceUs - 1);
+  search.add_holder(7, 100 + 7, kLong);
+  search.add_holder(7, 100 + 7, kPatience - 1);
   search.add_waiter(7);
   search.add_waiter(7);
-  assert_false(search.decide().probable);
+  assert_false(search.decide(kPatience).probable);
+}
+
+void patience_grows_with_the_time_clients_usually_think(void **) {
+  assert_true(nested_patience_us(0) == kLeastNestedPatienceUs);
+  assert_true(nested_patience_us(kLeastNestedPatienceUs / 4) == kLeastNestedPatienceUs);
+  assert_true(nested_patience_us(3 * kLeastNestedPatienceUs) == 6 * kLeastNestedPatienceUs);
+  assert_true(nested_patience_us(INT64_MAX) == INT64_MAX);
 }
 
 void more_applications_than_fit_are_no_answer(void **) {
   NestedAcquireSearch search;
   for (std::uint64_t i = 1; i <= NestedAcquireSearch::kIdentities + 1; i++) {
-    search.add_holder(i, kLong);
+    search.add_holder(i, 100 + i, kLong);
     search.add_waiter(i);
   }
-  assert_false(search.decide().probable);
+  assert_false(search.decide(kPatience).probable);
 }
 
 void a_leak_is_long_in_the_way_and_not_yet_reported(void **) {
@@ -144,6 +154,7 @@ int main() {
       cmocka_unit_test(waiters_of_applications_that_hold_nothing_do_not_count),
       cmocka_unit_test(a_backend_that_executes_will_be_free),
       cmocka_unit_test(thinking_for_a_moment_is_no_deadlock),
+      cmocka_unit_test(patience_grows_with_the_time_clients_usually_think),
       cmocka_unit_test(more_applications_than_fit_are_no_answer),
       cmocka_unit_test(a_leak_is_long_in_the_way_and_not_yet_reported),
       cmocka_unit_test(clients_are_told_apart_by_address_process_and_name),

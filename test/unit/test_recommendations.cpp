@@ -38,7 +38,7 @@ void says(const Recommendations &list, Advice advice, std::int64_t current, std:
 PoolPressure good_pool() {
   PoolPressure pool;
   pool.max_size = 5;
-  pool.rule_size = 5;
+  pool.advised = 5;
   pool.clients = 50;
   pool.backends = 5;
   pool.peak_backends = 5;
@@ -83,7 +83,7 @@ void a_pool_within_twice_the_rule_is_left_alone(void **) {
   PoolPressure pool = good_pool();
   pool.configured = pool.max_size = 10;
   assert_int_equal(recommend_for_pool(pool).count, 0);
-  pool.rule_size = 1;
+  pool.advised = 1;
   pool.configured = pool.max_size = 4;  // far in ratio, but not worth a word
   assert_int_equal(recommend_for_pool(pool).count, 0);
 }
@@ -99,14 +99,14 @@ void a_pool_that_follows_the_rule_is_never_resized(void **) {
 
 void an_unknown_rule_resizes_nothing(void **) {
   PoolPressure pool = good_pool();
-  pool.rule_size = 0;
+  pool.advised = 0;
   pool.configured = pool.max_size = 500;
   assert_int_equal(recommend_for_pool(pool).count, 0);
 }
 
 void a_pool_far_below_the_rule_should_grow_if_clients_wait(void **) {
   PoolPressure pool = good_pool();
-  pool.rule_size = 20;
+  pool.advised = 20;
   pool.configured = pool.max_size = 5;
   assert_int_equal(recommend_for_pool(pool).count, 0);
 
@@ -128,7 +128,7 @@ void a_pool_far_below_the_rule_should_grow_if_clients_wait(void **) {
 
 void a_pool_that_never_reached_its_size_is_not_held_back_by_it(void **) {
   PoolPressure pool = good_pool();
-  pool.rule_size = 20;
+  pool.advised = 20;
   pool.configured = pool.max_size = 5;
   pool.peak_backends = 4;
   pool.queued = 3;
@@ -138,6 +138,7 @@ void a_pool_that_never_reached_its_size_is_not_held_back_by_it(void **) {
 void idle_transactions_that_hold_up_others_should_end(void **) {
   PoolPressure pool = good_pool();
   pool.backends = 8;
+  pool.peak_backends = 4;
   pool.thinking = 4;
   pool.queued = 2;
   says(recommend_for_pool(pool), Advice::end_idle_transactions, 0, kLongestIdleTransactionMs);
@@ -151,10 +152,116 @@ void idle_transactions_that_hold_up_others_should_end(void **) {
 void idle_transactions_that_nobody_waits_for_are_left_alone(void **) {
   PoolPressure pool = good_pool();
   pool.thinking = 5;
+  pool.peak_backends = 4;
   assert_int_equal(recommend_for_pool(pool).count, 0);
   pool.queued = 2;
   pool.thinking = 2;  // less than half: not what the queue is about
   assert_int_equal(recommend_for_pool(pool).count, 0);
+}
+
+void a_measured_size_is_recommended_where_it_brings_throughput(void **) {
+  PoolPressure pool = good_pool();
+  pool.measured = true;
+  pool.advised = 8;
+  pool.queued = 3;
+  assert_null(find(recommend_for_pool(pool), Advice::grow_pool));
+  pool.throughput_gain = 1.2;
+  says(recommend_for_pool(pool), Advice::grow_pool, 5, 8);  // although it follows the rule
+  pool.queued = 0;
+  assert_int_equal(recommend_for_pool(pool).count, 0);  // nobody needs more
+
+  pool.advised = 3;
+  says(recommend_for_pool(pool), Advice::shrink_pool, 5, 3);
+  pool.throughput_gain = 1.01;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+  pool.max_size = 12;  // costs memory and latency for nothing
+  says(recommend_for_pool(pool), Advice::shrink_pool, 12, 3);
+}
+
+void clients_that_wait_in_a_full_pool_are_a_reason_to_measure(void **) {
+  PoolPressure pool = good_pool();
+  pool.queued = 3;
+  says(recommend_for_pool(pool), Advice::calibrate, 5, -1);
+  pool.measured = true;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+  pool.measured = false;
+  pool.peak_backends = 4;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+}
+
+void transactions_that_were_in_the_way_should_end(void **) {
+  PoolPressure pool = good_pool();
+  pool.leaks = 2;
+  says(recommend_for_pool(pool), Advice::end_long_transactions, 0, kLongestIdleTransactionMs);
+  pool.idle_transaction_timeout_ms = 1000;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+}
+
+void pins_that_keep_others_waiting_should_go(void **) {
+  PoolPressure pool = good_pool();
+  pool.backends = 10;
+  pool.pinned = 6;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+  pool.queued = 1;
+  pool.acquire_timeouts = 1;
+  const Recommendations list = recommend_for_pool(pool);
+  assert_int_equal(list.count, 1);
+  says(list, Advice::release_pins, 6, -1);
+}
+
+void clients_that_waited_for_themselves_need_more_backends(void **) {
+  PoolPressure pool = good_pool();
+  pool.nested_acquires = 1;
+  pool.max_backends = 20;
+  pool.acquire_timeouts = 5;
+  const Recommendations list = recommend_for_pool(pool);
+  assert_int_equal(list.count, 1);
+  says(list, Advice::break_nested_acquire, 20, -1);
+
+  ServerPressure server = good_server();
+  server.max_backends = 20;
+  server.nested_minimum = 21;
+  says(recommend_for_server(server), Advice::raise_max_backends, 20, 21);
+  server.nested_reserve = 1;  // the reserve keeps it going
+  assert_int_equal(recommend_for_server(server).count, 0);
+  server.nested_minimum = 50;
+  server.backends = 20;
+  server.queued = 1;
+  says(recommend_for_server(server), Advice::raise_max_backends, 20, 50);  // one row, the greater number
+}
+
+void a_size_that_is_only_a_bound_is_recommended_as_one(void **) {
+  PoolPressure pool = good_pool();
+  pool.measured = true;
+  pool.configured = pool.max_size = pool.peak_backends = 50;
+  pool.advised = 20;
+  pool.bound = SizeBound::at_least;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+
+  pool.configured = pool.max_size = pool.peak_backends = 2;
+  pool.advised = 8;
+  pool.queued = 3;
+  pool.bound = SizeBound::at_most;
+  assert_null(find(recommend_for_pool(pool), Advice::grow_pool));
+  pool.bound = SizeBound::exact;
+  says(recommend_for_pool(pool), Advice::grow_pool, 2, 8);
+}
+
+void no_size_is_recommended_that_costs_throughput(void **) {
+  PoolPressure pool = good_pool();
+  pool.measured = true;
+  pool.configured = pool.max_size = 50;
+  pool.advised = 5;
+  says(recommend_for_pool(pool), Advice::shrink_pool, 50, 5);
+  pool.throughput_gain = 0.8;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+}
+
+void what_keeps_the_server_from_measuring_is_said(void **) {
+  ServerPressure server = good_server();
+  server.track_timing = false;
+  const Recommendations list = recommend_for_server(server);
+  says(list, Advice::track_timing, 0, 1);
 }
 
 void a_session_pool_needs_a_backend_for_each_client_and_the_rule_does_not_apply(void **) {
@@ -176,6 +283,7 @@ void timeouts_and_failed_starts_are_reported(void **) {
   PoolPressure pool = good_pool();
   pool.acquire_timeouts = 7;
   pool.start_failures = 3;
+  pool.peak_backends = 4;
   const Recommendations list = recommend_for_pool(pool);
   assert_int_equal(list.count, 2);
   says(list, Advice::look_at_holders, 7, -1);
@@ -305,6 +413,14 @@ int main() {
       cmocka_unit_test(max_clients_should_rise_from_four_fifths_on),
       cmocka_unit_test(descriptors_should_be_enough_for_all_clients),
       cmocka_unit_test(max_connections_may_fall_once_clients_are_pooled),
+      cmocka_unit_test(a_measured_size_is_recommended_where_it_brings_throughput),
+      cmocka_unit_test(clients_that_wait_in_a_full_pool_are_a_reason_to_measure),
+      cmocka_unit_test(transactions_that_were_in_the_way_should_end),
+      cmocka_unit_test(pins_that_keep_others_waiting_should_go),
+      cmocka_unit_test(clients_that_waited_for_themselves_need_more_backends),
+      cmocka_unit_test(a_size_that_is_only_a_bound_is_recommended_as_one),
+      cmocka_unit_test(no_size_is_recommended_that_costs_throughput),
+      cmocka_unit_test(what_keeps_the_server_from_measuring_is_said),
       cmocka_unit_test(a_session_pool_needs_a_backend_for_each_client_and_the_rule_does_not_apply),
       cmocka_unit_test(unknown_spindles_are_asked_for_where_they_matter),
       cmocka_unit_test(everything_at_once_fits),

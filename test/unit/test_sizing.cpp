@@ -173,16 +173,88 @@ void one_rule_is_in_force(void **) {
 
 void rules_that_say_nothing_have_no_size(void **) {
   const SizingTable rules = table(0, -1, 7, 0);
-  assert_int_equal(rules.rows[0].size, -1);
-  assert_int_equal(rules.rows[1].size, -1);
-  assert_int_equal(rules.rows[2].size, 7);
-  assert_int_equal(rules.rows[3].size, -1);
+  for (const SizingRow &row : rules.rows) {
+    assert_int_equal(row.size, row.rule == SizingRule::max_backends ? 7 : -1);
+    assert_false(row.advised);
+  }
+  assert_int_equal(rules.advised_size, 0);
+}
+
+std::int64_t size_by(const SizingTable &rules, SizingRule rule) {
+  for (const SizingRow &row : rules.rows) {
+    if (row.rule == rule) return row.size;
+  }
+  return -2;
 }
 
 void deadlock_minimum_takes_clients_in_pairs(void **) {
-  assert_int_equal(table(5, -1, 100, 10).rows[3].size, 6);
-  assert_int_equal(table(5, -1, 100, 7).rows[3].size, 5);
-  assert_int_equal(table(5, -1, 100, 1).rows[3].size, 2);
+  assert_int_equal(size_by(table(5, -1, 100, 10), SizingRule::deadlock_minimum), 6);
+  assert_int_equal(size_by(table(5, -1, 100, 7), SizingRule::deadlock_minimum), 5);
+  assert_int_equal(size_by(table(5, -1, 100, 1), SizingRule::deadlock_minimum), 2);
+}
+
+// ---------------------------------------------------------------- advice
+
+void advises(const SizingQuestion &question, int size, SizingRule row) {
+  const SizingTable rules = decide_sizing(question);
+  assert_int_equal(rules.advised_size, size);
+  for (const SizingRow &each : rules.rows) assert_int_equal(each.advised, each.rule == row);
+}
+
+SizingQuestion measured(int knee, Confidence confidence, ScalabilityVerdict verdict) {
+  SizingQuestion question;
+  question.rule_size = 5;
+  question.max_backends = 100;
+  question.knee = knee;
+  question.knee_confidence = confidence;
+  question.knee_verdict = verdict;
+  return question;
+}
+
+void advice_follows_the_best_evidence(void **) {
+  SizingQuestion question = measured(0, Confidence::none, ScalabilityVerdict::too_few_points);
+  question.configured = 50;
+  advises(question, 5, SizingRule::cores_and_spindles);
+  question.calibrated = 9;
+  advises(question, 9, SizingRule::calibrated);
+  question.knee = 12;
+  question.knee_verdict = ScalabilityVerdict::knee_found;
+  question.knee_confidence = Confidence::low;
+  advises(question, 9, SizingRule::calibrated);
+  question.knee_confidence = Confidence::medium;
+  advises(question, 12, SizingRule::measured_knee);
+  assert_int_equal(size_by(decide_sizing(question), SizingRule::measured_knee), 12);
+}
+
+void a_knee_that_is_only_a_bound_is_taken_as_one(void **) {
+  advises(measured(4, Confidence::low, ScalabilityVerdict::still_growing), 5, SizingRule::cores_and_spindles);
+  advises(measured(8, Confidence::low, ScalabilityVerdict::still_growing), 8, SizingRule::measured_knee);
+  advises(measured(8, Confidence::low, ScalabilityVerdict::already_flat), 5, SizingRule::cores_and_spindles);
+  advises(measured(3, Confidence::low, ScalabilityVerdict::already_flat), 3, SizingRule::measured_knee);
+  advises(measured(3, Confidence::none, ScalabilityVerdict::already_flat), 5, SizingRule::cores_and_spindles);
+}
+
+void advice_stays_within_max_backends(void **) {
+  SizingQuestion question = measured(12, Confidence::high, ScalabilityVerdict::knee_found);
+  question.max_backends = 7;
+  advises(question, 7, SizingRule::max_backends);
+  question.max_backends = 12;
+  advises(question, 12, SizingRule::measured_knee);
+}
+
+void nobody_can_advise_a_pool_of_sessions(void **) {
+  SizingQuestion question = measured(12, Confidence::high, ScalabilityVerdict::knee_found);
+  question.session_mode = true;
+  const SizingTable rules = decide_sizing(question);
+  assert_int_equal(rules.advised_size, 0);
+  for (const SizingRow &row : rules.rows) assert_false(row.advised);
+}
+
+void threads_that_were_seen_decide_the_deadlock_minimum(void **) {
+  SizingQuestion question = measured(0, Confidence::none, ScalabilityVerdict::too_few_points);
+  question.clients = 1000;
+  question.nested_threads = 20;
+  assert_int_equal(size_by(decide_sizing(question), SizingRule::deadlock_minimum), 21);
 }
 
 // ---------------------------------------------------------------- publishing
@@ -270,6 +342,11 @@ int main() {
       cmocka_unit_test(one_rule_is_in_force),
       cmocka_unit_test(rules_that_say_nothing_have_no_size),
       cmocka_unit_test(deadlock_minimum_takes_clients_in_pairs),
+      cmocka_unit_test(advice_follows_the_best_evidence),
+      cmocka_unit_test(a_knee_that_is_only_a_bound_is_taken_as_one),
+      cmocka_unit_test(advice_stays_within_max_backends),
+      cmocka_unit_test(nobody_can_advise_a_pool_of_sessions),
+      cmocka_unit_test(threads_that_were_seen_decide_the_deadlock_minimum),
       cmocka_unit_test(nothing_is_read_before_it_is_published),
       cmocka_unit_test(a_writer_that_stopped_half_way_is_noticed_and_passed_over),
       cmocka_unit_test(readers_never_see_half_of_two_publications),

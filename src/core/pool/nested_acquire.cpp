@@ -46,14 +46,14 @@ NestedAcquireSearch::Group *NestedAcquireSearch::find(std::uint64_t identity) no
   return nullptr;
 }
 
-void NestedAcquireSearch::add_holder(std::uint64_t identity, std::int64_t for_us) noexcept {
-  if (for_us < kNestedPatienceUs) {
-    busy_ = true;
+void NestedAcquireSearch::add_holder(std::uint64_t identity, std::uint32_t client, std::int64_t for_us) noexcept {
+  if (for_us < least_for_us_) {
+    least_for_us_ = for_us;
   }
   Group *group = find(identity);
   if (group == nullptr && count_ < kIdentities) {
     group = &groups_[count_++];
-    *group = Group{identity, 0, 0};
+    *group = Group{identity, client, 0, 0};
   }
   if (group == nullptr) {
     too_many_ = true;
@@ -62,14 +62,19 @@ void NestedAcquireSearch::add_holder(std::uint64_t identity, std::int64_t for_us
   }
 }
 
-// Of an application that holds nothing: it waits for the others, and is of no interest.
-void NestedAcquireSearch::add_waiter(std::uint64_t identity) noexcept {
-  if (Group *group = find(identity)) {
+// An application that holds nothing waits for the others, and is of no interest.
+bool NestedAcquireSearch::add_waiter(std::uint64_t identity) noexcept {
+  Group *group = find(identity);
+  if (group != nullptr) {
     group->waiters++;
   }
+  return group != nullptr;
 }
 
-NestedAcquire NestedAcquireSearch::decide() const noexcept {
+NestedAcquire NestedAcquireSearch::decide(std::int64_t patience_us) const noexcept {
+  if (count_ == 0 || busy_ || too_many_ || least_for_us_ < patience_us) {
+    return NestedAcquire{};
+  }
   NestedAcquire answer;
   int most = 0;
   for (std::size_t i = 0; i < count_; i++) {
@@ -80,15 +85,18 @@ NestedAcquire NestedAcquireSearch::decide() const noexcept {
     answer.threads += group.waiters;
     if (group.holders > most) {
       most = group.holders;
-      answer.identity = group.identity;
+      answer.client = group.client;
     }
   }
-  if (count_ == 0 || busy_ || too_many_) {
-    return NestedAcquire{};
-  }
   answer.probable = true;
+  answer.for_us = least_for_us_;
   answer.minimum = static_cast<int>(deadlock_minimum(answer.threads, kConnectionsPerThread));
   return answer;
+}
+
+std::int64_t nested_patience_us(std::int64_t usual_thinking_us) noexcept {
+  const std::int64_t patience_us = usual_thinking_us < INT64_MAX / 4 ? usual_thinking_us * kNestedPatienceFactor : INT64_MAX;
+  return patience_us > kLeastNestedPatienceUs ? patience_us : kLeastNestedPatienceUs;
 }
 
 }  // namespace sluice

@@ -6,10 +6,14 @@
 // A thread that asks for a second connection while it holds a first can wait for
 // itself: if all backends are held by such threads, none of them gets a second
 // one, and none gives its first one back.  A pool cannot prove it, because it does
-// not see which connections belong to one thread; but it sees that no backend
-// executes, that all have been waiting for their clients for a while, and that
-// each application that holds n of them has at least n clients waiting.  That is
-// reported as probable.
+// not see which connections belong to one thread; but it sees that every backend
+// is inside a transaction in which it is the client's turn, and has been for longer
+// than its clients usually think, and that each application that holds n backends
+// has at least n clients waiting.  That is reported as probable.
+//
+// Clients that think for long are the other explanation.  They take turns: there
+// is always one that has begun to think only lately.  Therefore all of them must
+// have been thinking for twice as long as 95 in 100 pauses take.
 //
 // How large a pool would have to be is Tn * (Cm - 1) + 1, from HikariCP's page
 // "About Pool Sizing": Tn threads that hold Cm connections each.  Cm is taken to
@@ -26,8 +30,14 @@ namespace sluice {
 
 struct ClientAddress;
 
-// How long every holder must have been waiting for its client.
-constexpr std::int64_t kNestedPatienceUs = 250'000;
+// How long every holder must have been waiting for its client: twice the time that
+// clients usually think (95th percentile, 0 = unknown), and this at least.
+constexpr std::int64_t kLeastNestedPatienceUs = 1'000'000;
+constexpr std::int64_t kNestedPatienceFactor = 2;
+std::int64_t nested_patience_us(std::int64_t usual_thinking_us) noexcept;
+
+// A case that comes back within this time is the same one.
+constexpr std::int64_t kNestedCalmUs = 5'000'000;
 
 // Who a client is, as far as it can be seen: its address, its process where it
 // came through a Unix socket (peer_pid, 0 = unknown), and the name of its
@@ -38,27 +48,30 @@ struct NestedAcquire {
   bool probable = false;
   int threads = 0;              // Tn
   int minimum = 0;              // Tn * (Cm - 1) + 1
-  std::uint64_t identity = 0;   // that holds most
+  std::int64_t for_us = 0;      // how long the latest of the holders has been waiting for its client
+  std::uint32_t client = 0;     // one of the application that holds most: whatever its adder called it
 };
 
-// Collects what is seen at one time, then decides.  As many different applications
+// Collects what is seen at one time, holders first, then decides.  As many different applications
 // as fit are looked at; with more of them the answer is no.
 class NestedAcquireSearch {
  public:
   static constexpr std::size_t kIdentities = 64;
 
-  // A backend that waits for its client, since so long.
-  void add_holder(std::uint64_t identity, std::int64_t for_us) noexcept;
+  // A backend that waits for this client, inside a transaction, since so long.
+  void add_holder(std::uint64_t identity, std::uint32_t client, std::int64_t for_us) noexcept;
   // A backend that does something, or could do something for others.
   void add_busy() noexcept { busy_ = true; }
   // A client that is ready and has no backend.
-  void add_waiter(std::uint64_t identity) noexcept;
+  // True if its application holds backends: it may be waiting for itself.
+  bool add_waiter(std::uint64_t identity) noexcept;
 
-  NestedAcquire decide() const noexcept;
+  NestedAcquire decide(std::int64_t patience_us) const noexcept;
 
  private:
   struct Group {
     std::uint64_t identity;
+    std::uint32_t client;
     int holders;
     int waiters;
   };
@@ -67,6 +80,7 @@ class NestedAcquireSearch {
 
   Group groups_[kIdentities] = {};
   std::size_t count_ = 0;
+  std::int64_t least_for_us_ = INT64_MAX;
   bool busy_ = false;
   bool too_many_ = false;
 };

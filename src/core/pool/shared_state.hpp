@@ -18,6 +18,7 @@
 //   BackendSlot  the backend itself, but for the request fields
 //                (`retire_requested`, `cancel_lease`, `poked`), which others set.
 //   LeaseStatistics, one for each backend slot: that backend.
+//   ResourceTrack, wherever it lies: the statistician, but for `raised`.
 //
 // Times are microseconds of CLOCK_MONOTONIC unless a name says `_at` (then they
 // are PostgreSQL's TimestampTz: microseconds since 2000-01-01, UTC).
@@ -38,6 +39,10 @@
 #include "core/stats/histogram.hpp"
 #include "core/stats/history_ring.hpp"
 #include "core/stats/lease_statistics.hpp"
+#include "core/stats/pressure.hpp"
+#include "core/stats/published.hpp"
+#include "core/stats/resource_track.hpp"
+#include "core/tuning/knee_facts.hpp"
 
 namespace sluice {
 
@@ -115,6 +120,8 @@ constexpr std::uint32_t kClientUncounted = 1u << 5;  // greeted by the dispatche
 constexpr std::uint32_t kClientHungUp = 1u << 6;     // its hang-up was reported, and something is left to be read
 constexpr std::uint32_t kClientUnqueued = 1u << 7;   // ready, but the wait queue was full
 constexpr std::uint32_t kClientUsedTemporary = 1u << 8;  // has used the temporary schema, of whichever backend
+constexpr std::uint32_t kClientPinsToldShift = 16;       // from here on: the pins there has been an event of, pin_bit()
+static_assert(kClientPinsToldShift + kPinReasonCount <= 32);
 
 struct alignas(kCacheLine) ClientSlot {
   std::atomic<std::uint64_t> word;               // ClientWord
@@ -191,6 +198,7 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::int32_t> max_lifetime_ms;     // 0 = never
   std::atomic<std::int32_t> leak_threshold_ms;   // 0 = never
   std::atomic<std::int32_t> idle_session_timeout_ms;  // PostgreSQL's own; 0 = never
+  std::atomic<std::int32_t> idle_transaction_timeout_ms;  // idle_in_transaction_session_timeout; 0 = never
   std::atomic<std::uint32_t> own_settings;            // kOwn...: what a reload of the server's settings leaves alone
   // How often ALTER ROLE or ALTER DATABASE ... SET has changed what a session of
   // this role in this database starts with; see pg/pool/role_settings.
@@ -205,8 +213,8 @@ struct alignas(kCacheLine) PoolSlot {
 
   // Probably a deadlock of an application with itself; see core/pool/nested_acquire.
   std::atomic<std::int64_t> nested_since_us;  // monotonic; 0 = none seen
-  std::atomic<std::int32_t> nested_threads;   // of that application, Tn; kept after it has passed
-  std::atomic<std::int32_t> nested_minimum;   // Tn * (Cm - 1) + 1, likewise
+  std::atomic<std::int32_t> nested_threads;   // Tn, the most that were seen since the statistics were reset
+  std::atomic<std::int32_t> nested_minimum;   // Tn * (Cm - 1) + 1 for these
 
   // Hand-over; see pg/pool/lease.cpp for the races and their answers.
   alignas(kCacheLine) std::atomic<std::int32_t> waiters;  // backends asleep in the epoll set
@@ -233,18 +241,55 @@ struct alignas(kCacheLine) PoolSlot {
   std::atomic<std::uint64_t> nested_acquires;    // times all backends were held by clients that waited for another
   std::atomic<std::int32_t> peak_waiting;
   std::atomic<std::int32_t> peak_backends;
+  // Inside the second that is under way; the statistician takes them and begins
+  // anew.  Raised by whoever makes them grow; see note_waiting(), note_use().
+  std::atomic<std::int32_t> second_peak_waiting;
+  std::atomic<std::int32_t> second_peak_in_use;
   std::atomic<std::int64_t> statistics_since_at;  // TimestampTz
   std::atomic<std::uint32_t> flush_requests;      // see pg/session/statistics
   std::atomic<std::uint32_t> statistics_epoch;    // never 0; see core/stats/lease_statistics.hpp
   std::atomic<std::uint32_t> folds;               // odd while the dispatcher adds to `retired`
-  LeaseTotals retired;                            // of backends that have ended
+  std::atomic<std::uint32_t> retired_epoch;       // of the numbers in `retired`
+  LeaseTotals retired;                            // of backends that have ended; by the dispatcher
   Histogram start_us;                             // a backend's start: asked for until it joined
   Histogram authentication_us;                    // a client's way from accept to here
+  Published<KneeFacts> knee;                      // by the statistician
+
+  // Of this generation.
+  alignas(kCacheLine) ResourceTrack slots_in_use;
+  ResourceTrack waiting;
 
   PoolGreeting greeting;
   WaitQueueStorage wait_queue;
 };
 static_assert(std::is_standard_layout_v<PoolSlot> && std::is_trivially_destructible_v<PoolSlot>);
+
+// Only loads, unless there is a new peak.
+inline void raise_peak(std::atomic<std::int32_t> &peak, std::int32_t value) noexcept {
+  std::int32_t seen = peak.load(std::memory_order_relaxed);
+  while (value > seen && !peak.compare_exchange_weak(seen, value, std::memory_order_relaxed)) {
+  }
+}
+
+// Backends that neither start nor sleep nor linger.  Adds up gauges that change
+// meanwhile: one on its way between two of them may count, or not.
+inline std::int32_t backends_in_use(const PoolSlot &pool) noexcept {
+  const std::int32_t in_use = pool.backends.load(std::memory_order_relaxed) -
+                              pool.starting.load(std::memory_order_relaxed) -
+                              pool.waiters.load(std::memory_order_relaxed) -
+                              pool.lingerers.load(std::memory_order_relaxed);
+  return in_use > 0 ? in_use : 0;
+}
+
+// By the dispatcher, after it has queued clients.
+inline void note_waiting(PoolSlot &pool) noexcept {
+  const std::int32_t waiting = pool.queued.load(std::memory_order_relaxed);
+  raise_peak(pool.peak_waiting, waiting);
+  raise_peak(pool.second_peak_waiting, waiting);
+}
+
+// By a backend that has got work after it slept or lingered.
+inline void note_use(PoolSlot &pool) noexcept { raise_peak(pool.second_peak_in_use, backends_in_use(pool)); }
 
 // ---------------------------------------------------------------- backends
 
@@ -272,14 +317,14 @@ struct alignas(kCacheLine) BackendSlot {
   std::atomic<std::uint32_t> client;            // slot it leases, kNoIndex if none
   std::atomic<std::uint32_t> client_generation;
   std::atomic<std::uint64_t> lease;             // number of its current or last lease
-  std::atomic<std::int64_t> state_since_us;     // coarse clock
-  std::atomic<std::int64_t> lease_since_us;     // coarse clock
+  std::atomic<std::int64_t> state_since_us;     // coarse clock, or the fine one
+  std::atomic<std::int64_t> lease_since_us;     // likewise
   // The hold under way, on the fine clock; see pg/session/lease_clock.  All 0 while
   // nothing is timed.
   std::atomic<std::int64_t> hold_since_us;
   std::atomic<std::int64_t> active_since_us;    // 0 = not executing
   std::atomic<std::int64_t> thinking_since_us;  // 0 = not the client's turn inside a transaction
-  std::atomic<std::int64_t> transaction_since_us;  // of the transaction under way, or the latest one
+  std::atomic<std::int64_t> transaction_since_us;  // of the transaction under way, or the latest of the hold
   std::atomic<std::uint64_t> hold_active_us;    // finished parts of this hold
   std::atomic<std::uint64_t> hold_thinking_us;
   std::atomic<std::int64_t> started_at;         // TimestampTz
@@ -318,8 +363,8 @@ struct MachineFacts {
   std::atomic<std::int32_t> spindles;          // rotational leaf disks; -1 = unknown
   std::atomic<double> miss_ratio;              // buffer reads / (reads + hits); < 0 = unknown
   std::atomic<std::int32_t> rule_size;         // cores * 2 + effective spindles, at least 1
-  char spindles_reason[160];                   // which devices, or why unknown
-  char cores_reason[160];                      // which limit binds
+  char spindles_reason[400];                   // which devices, or why unknown
+  char cores_reason[400];                      // which limit binds, and what could not be read
 };
 
 // ---------------------------------------------------------------- the whole
@@ -345,7 +390,13 @@ struct alignas(kCacheLine) SharedHeader {
   std::atomic<std::uint64_t> protocol_violations;
   std::atomic<std::int64_t> started_at;
   std::atomic<std::uint32_t> role_settings_prepared;  // 1 once a prepared transaction has changed some
+  std::atomic<std::int64_t> client_memory_bytes;      // given out of the client area
+  std::atomic<std::uint32_t> resource_resets;         // ResourceEra::resets of all tracks
+  std::atomic<std::int64_t> resources_since_at;       // when they were reset; 0 = never
+  ResourceTrack resources[kServerResources];          // by Resource
   MachineFacts machine;
+  std::atomic<std::uint32_t> calibrations_guard;  // 1 while somebody writes one of the next
+  Published<CalibrationFacts> calibrations[kCalibrationSlots];  // at the database's OID modulo their number
 };
 static_assert(std::is_standard_layout_v<SharedHeader> && std::is_trivially_destructible_v<SharedHeader>);
 
@@ -369,7 +420,7 @@ struct SharedState {
   ApplicationSlot *applications = nullptr;  // [header->max_applications]
   ErrorTable *errors = nullptr;
   EventLog *events = nullptr;
-  std::byte *history = nullptr;  // [header->max_pools] times history_ring_bytes(header->history_seconds)
+  std::byte *history = nullptr;  // [header->max_pools] times history_ring_bytes(header->history_seconds), maybe 0
 
   HistoryRing *history_ring(std::size_t index) const noexcept {
     return reinterpret_cast<HistoryRing *>(history + index * history_ring_bytes(header->history_seconds));

@@ -72,11 +72,13 @@ void LeaseStatistics::begin(std::uint32_t pool_epoch) noexcept {
   epoch.store(pool_epoch, std::memory_order_release);
 }
 
-void LeaseStatistics::record_hold(std::int64_t ready_us, std::uint64_t hold_us, std::uint64_t waited_us) noexcept {
+void LeaseStatistics::record_hold(std::int64_t ready_us, std::uint64_t hold_us, std::uint64_t active_us,
+                                  std::uint64_t waited_us) noexcept {
   const std::uint64_t number = recorded.load(std::memory_order_relaxed);
   LeaseRecord &record = records[number % kLeaseRecords];
   record.ready_us.store(ready_us, std::memory_order_relaxed);
   record.hold_us.store(cut(hold_us), std::memory_order_relaxed);
+  record.active_us.store(cut(active_us), std::memory_order_relaxed);
   record.waited_us.store(cut(waited_us), std::memory_order_relaxed);
   recorded.store(number + 1, std::memory_order_release);
 }

@@ -7,9 +7,10 @@
 // with plain stores, and whoever reads adds up the backends of a pool.  When a
 // backend has ended, the dispatcher adds its numbers to the pool's own.
 //
-// Reset.  A pool has an epoch, and so do the numbers of each backend: resetting
-// advances the pool's.  A backend that finds itself behind starts from zero; a
-// reader leaves out who is behind.  So nobody writes into another's memory.
+// Reset.  A pool has an epoch, and so do the numbers of each backend, and those
+// the pool keeps of backends that have ended: resetting advances the pool's.  Who
+// finds his own behind starts from zero; a reader leaves out what is behind.  So
+// nobody writes into another's memory.
 //
 //   Race: a reader adds up while the dispatcher moves a backend's numbers to the
 //   pool.  Answer: PoolSlot::folds is odd meanwhile; the reader tries again.
@@ -63,7 +64,8 @@ struct LeaseTotals {
 struct LeaseRecord {
   std::atomic<std::int64_t> ready_us;  // monotonic; 0 = none
   std::atomic<std::uint32_t> hold_us;
-  std::atomic<std::uint32_t> waited_us;
+  std::atomic<std::uint32_t> active_us;  // of it
+  std::atomic<std::uint32_t> waited_us;  // before it
 };
 
 constexpr std::size_t kLeaseRecords = 1024;  // the latest, for each backend
@@ -79,7 +81,8 @@ struct alignas(64) LeaseStatistics {
     if (epoch.load(std::memory_order_relaxed) != pool_epoch) begin(pool_epoch);
   }
   void begin(std::uint32_t pool_epoch) noexcept;
-  void record_hold(std::int64_t ready_us, std::uint64_t hold_us, std::uint64_t waited_us) noexcept;
+  void record_hold(std::int64_t ready_us, std::uint64_t hold_us, std::uint64_t active_us,
+                   std::uint64_t waited_us) noexcept;
 };
 static_assert(std::is_standard_layout_v<LeaseStatistics> && std::is_trivially_destructible_v<LeaseStatistics>);
 

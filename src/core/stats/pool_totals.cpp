@@ -9,8 +9,10 @@ constexpr int kAttempts = 100;
 
 void add_up(const SharedState &state, std::uint32_t index, bool with_times, PoolTotals &totals) noexcept {
   const PoolSlot &pool = state.pools[index];
-  totals.add(pool.retired, with_times);
   const std::uint32_t epoch = pool.statistics_epoch.load(std::memory_order_acquire);
+  if (pool.retired_epoch.load(std::memory_order_acquire) == epoch) {
+    totals.add(pool.retired, with_times);
+  }
   for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     if (state.backends[i].pool.load(std::memory_order_relaxed) == index &&
         state.statistics[i].epoch.load(std::memory_order_acquire) == epoch) {
@@ -35,14 +37,21 @@ void collect_pool_totals(const SharedState &state, std::uint32_t index, bool wit
 }
 
 void fold_into_pool(PoolSlot &pool, LeaseStatistics &backend) noexcept {
-  if (backend.epoch.load(std::memory_order_acquire) != pool.statistics_epoch.load(std::memory_order_acquire)) {
-    return;
-  }
-  pool.folds.fetch_add(1, std::memory_order_acq_rel);
+  const std::uint32_t epoch = pool.statistics_epoch.load(std::memory_order_acquire);
+  // A dispatcher may have died in the middle, and left it odd.
+  const std::uint32_t folding = pool.folds.load(std::memory_order_relaxed) | 1;
+  pool.folds.store(folding, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);
-  pool.retired.add(backend.totals);
+  if (backend.epoch.load(std::memory_order_acquire) == epoch) {
+    if (pool.retired_epoch.load(std::memory_order_relaxed) != epoch) {
+      pool.retired.reset();
+      pool.retired_epoch.store(epoch, std::memory_order_release);
+    }
+    pool.retired.add(backend.totals);
+  }
+  // Also of one that was behind: the slot's next owner may be of a pool with just that epoch.
   backend.epoch.store(0, std::memory_order_relaxed);
-  pool.folds.fetch_add(1, std::memory_order_acq_rel);
+  pool.folds.store(folding + 1, std::memory_order_release);
 }
 
 void reset_pool_totals(PoolSlot &pool) noexcept {
@@ -51,7 +60,6 @@ void reset_pool_totals(PoolSlot &pool) noexcept {
   do {
     next = epoch + 1 == 0 ? 1 : epoch + 1;
   } while (!pool.statistics_epoch.compare_exchange_weak(epoch, next, std::memory_order_acq_rel));
-  pool.retired.reset();
   pool.start_us.reset();
   pool.authentication_us.reset();
 }

@@ -38,7 +38,7 @@ namespace sluice {
 
 constexpr std::size_t kMaxSlaves = 64;
 constexpr std::size_t kMaxDevices = 256;
-constexpr std::size_t kCensusReason = 160;  // as in MachineFacts
+constexpr std::size_t kCensusReason = 160;  // MachineFacts has room for it and more
 
 // The files of one device under /sys/dev/block/<major>:<minor>.  Empty text: the
 // file could not be read.

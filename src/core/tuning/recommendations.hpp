@@ -15,21 +15,28 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/tuning/sizing.hpp"
+
 namespace sluice {
 
 enum class Advice {
   // for one pool
-  shrink_pool,            // max_pool_size is far above the rule
-  grow_pool,              // far below, and clients wait
+  shrink_pool,            // max_pool_size is far above what is advised, or costs throughput
+  grow_pool,              // far below, or costs throughput, and clients wait
+  calibrate,              // clients wait in a full pool of the rule's size, and nothing has been measured
   end_idle_transactions,  // clients wait for backends whose clients think
   one_backend_per_client, // session mode: clients had to wait for others to leave
-  look_at_holders,        // clients gave up waiting, and neither of the two above is why
+  end_long_transactions,  // transactions held backends for longer than leak_threshold while clients waited
+  release_pins,           // clients wait while pinned ones keep backends
+  break_nested_acquire,   // clients waited for themselves
+  look_at_holders,        // clients gave up waiting, and none of the others is why
   mend_starts,            // backends could not be started
   // for the server
   raise_max_backends,
   raise_max_clients,
   raise_descriptor_limit,
   lower_max_connections,
+  track_timing,           // it is off: nothing is measured
   tell_spindles,
 };
 
@@ -37,6 +44,7 @@ enum class Advice {
 // pool within that range of it deserves a measurement, not advice.
 constexpr int kFarFactor = 2;
 constexpr int kLeastExcess = 4;         // backends above the rule that are worth a word
+constexpr double kThroughputWorthMention = 1.05;  // where it has been measured: times the present one
 constexpr int kWaitsWorthMention = 20;  // one hand-over in twenty went through the queue
 constexpr int kLongestIdleTransactionMs = 60000;
 constexpr int kClientsFullPercent = 80;
@@ -51,6 +59,10 @@ struct PoolPressure {
   int configured = -1;  // max_pool_size; < 1: follows the rule
   int max_size = 0;     // in force
   int rule_size = 0;    // < 1: not known yet
+  int advised = 0;      // < 1: nothing is advised (sizing.hpp)
+  bool measured = false;          // the advice is from a knee or a calibration, not from the rule
+  SizeBound bound = SizeBound::exact;
+  double throughput_gain = 0;     // at the advised size, times that at max_size; 0: not known
   int clients = 0;
   int backends = 0;
   int thinking = 0;  // of these, client's turn inside a transaction
@@ -61,6 +73,9 @@ struct PoolPressure {
   std::uint64_t waits = 0;
   std::uint64_t acquire_timeouts = 0;
   std::uint64_t start_failures = 0;
+  std::uint64_t leaks = 0;
+  std::uint64_t nested_acquires = 0;
+  int max_backends = 0;          // of the server
   int idle_transaction_timeout_ms = 0;  // idle_in_transaction_session_timeout; 0: none
 };
 
@@ -73,6 +88,8 @@ struct ServerPressure {
   std::int64_t wanted_backends = 0;    // sum of sensible_size() of all pools
   int oversized_pools = 0;             // pools whose size in force is above that
   std::uint64_t acquire_timeouts = 0;  // all pools together
+  int nested_minimum = 0;              // backends that would have been enough for clients that waited for themselves
+  int nested_reserve = 0;              // sluice.nested_reserve
   int max_clients = 0;
   int clients = 0;
   std::int64_t descriptor_limit = -1;  // hard RLIMIT_NOFILE; < 0: none, or unknown
@@ -83,6 +100,7 @@ struct ServerPressure {
   bool machine_known = false;  // are the next two?
   int spindles = -1;           // < 0: unknown
   double miss_ratio = -1;      // < 0: unknown
+  bool track_timing = true;
 };
 
 struct Recommendation {
@@ -91,7 +109,7 @@ struct Recommendation {
   std::int64_t recommended;  // < 0: no number
 };
 
-constexpr std::size_t kMaxRecommendations = 8;
+constexpr std::size_t kMaxRecommendations = 10;
 
 struct Recommendations {
   Recommendation items[kMaxRecommendations];

@@ -86,6 +86,10 @@ std::string_view sizing_rule_phrase(SizingRule rule) noexcept {
   switch (rule) {
     case SizingRule::cores_and_spindles:
       return "cores * 2 + spindles";
+    case SizingRule::measured_knee:
+      return "measured knee";
+    case SizingRule::calibrated:
+      return "calibrated";
     case SizingRule::configured:
       return "configured";
     case SizingRule::max_backends:
@@ -96,22 +100,64 @@ std::string_view sizing_rule_phrase(SizingRule rule) noexcept {
   return "";
 }
 
+namespace {
+
+struct Advised {
+  std::int64_t size;  // < 1: none
+  SizingRule by;
+  SizeBound bound = SizeBound::exact;
+};
+
+Advised without_knee(const SizingQuestion &question) noexcept {
+  if (question.calibrated >= 1) return {question.calibrated, SizingRule::calibrated};
+  return {question.rule_size, SizingRule::cores_and_spindles};
+}
+
+Advised choose_advice(const SizingQuestion &question) noexcept {
+  if (question.session_mode) return {0, SizingRule::cores_and_spindles};
+  const Advised other = without_knee(question);
+  Advised knee{question.knee, SizingRule::measured_knee, SizeBound::exact};
+  if (question.knee < 1 || question.knee_confidence == Confidence::none) return other;
+  switch (question.knee_verdict) {
+    case ScalabilityVerdict::still_growing:
+      knee.bound = SizeBound::at_least;
+      return other.size > knee.size ? other : knee;
+    case ScalabilityVerdict::already_flat:
+      knee.bound = SizeBound::at_most;
+      return other.size >= 1 && other.size < knee.size ? other : knee;
+    default:
+      return question.knee_confidence >= Confidence::medium ? knee : other;
+  }
+}
+
+}  // namespace
+
 SizingTable decide_sizing(const SizingQuestion &question) noexcept {
   const std::int64_t rule = question.rule_size < 1 ? -1 : question.rule_size;
   const std::int64_t configured = question.configured < 1 ? -1 : question.configured;
-  const std::int64_t pairs = (question.clients + 1) / 2;
-  const std::int64_t minimum = question.clients < 1 ? -1 : deadlock_minimum(pairs, 2);
+  const std::int64_t threads = question.nested_threads > 0 ? question.nested_threads : (question.clients + 1) / 2;
+  const std::int64_t minimum = threads < 1 ? -1 : deadlock_minimum(threads, 2);
 
   const bool follows_rule = configured < 0;
   const std::int64_t wanted = follows_rule ? rule : configured;
   const bool clamped = wanted > question.max_backends;
+  const Advised advised = choose_advice(question);
 
-  return SizingTable{{
-      {SizingRule::cores_and_spindles, rule, follows_rule && !clamped},
-      {SizingRule::configured, configured, !follows_rule && !clamped},
-      {SizingRule::max_backends, question.max_backends, clamped},
-      {SizingRule::deadlock_minimum, minimum, false},
-  }};
+  SizingTable table{{
+      {SizingRule::cores_and_spindles, rule, follows_rule && !clamped, false},
+      {SizingRule::measured_knee, question.knee < 1 ? -1 : question.knee, false, false},
+      {SizingRule::calibrated, question.calibrated < 1 ? -1 : question.calibrated, false, false},
+      {SizingRule::configured, configured, !follows_rule && !clamped, false},
+      {SizingRule::max_backends, question.max_backends, clamped, false},
+      {SizingRule::deadlock_minimum, minimum, false, false},
+  }, 0, advised.by, advised.bound};
+  if (advised.size < 1) return table;
+  const bool limited = advised.size > question.max_backends;
+  table.advised_size = static_cast<int>(limited ? question.max_backends : advised.size);
+  for (SizingRow &row : table.rows) {
+    row.advised = row.rule == (limited ? SizingRule::max_backends : advised.by);
+  }
+  return table;
 }
 
 }  // namespace sluice

@@ -26,6 +26,8 @@
 #include <cstdint>
 #include <string_view>
 
+#include "core/tuning/scalability.hpp"
+
 namespace sluice {
 
 // Which of the numbers about processors decided.
@@ -87,8 +89,15 @@ class MissRatio {
 };
 
 // The rules for one pool side by side, or for a pool that does not exist yet.
-enum class SizingRule { cores_and_spindles = 0, configured, max_backends, deadlock_minimum };
-constexpr std::size_t kSizingRules = 4;
+enum class SizingRule {
+  cores_and_spindles = 0,
+  measured_knee,  // of the load the pool has had (scalability.hpp)
+  calibrated,     // of a script of the user's (calibration.hpp)
+  configured,
+  max_backends,
+  deadlock_minimum,
+};
+constexpr std::size_t kSizingRules = 6;
 
 std::string_view sizing_rule_phrase(SizingRule rule) noexcept;
 
@@ -96,21 +105,42 @@ struct SizingQuestion {
   int rule_size = 0;    // < 1: not known yet
   int configured = -1;  // sluice.max_pool_size; < 1: follow the rule
   int max_backends = 1;
-  std::int64_t clients = 0;  // of the pool, now
+  std::int64_t clients = 0;   // of the pool, now
+  bool session_mode = false;  // each client needs a backend: no rule can advise
+  int knee = 0;               // < 1: not measured
+  Confidence knee_confidence = Confidence::none;
+  ScalabilityVerdict knee_verdict = ScalabilityVerdict::too_few_points;
+  int calibrated = 0;         // < 1: not calibrated
+  int nested_threads = 0;     // Tn, when clients that waited for themselves were seen; 0: never
 };
 
 struct SizingRow {
   SizingRule rule;
   std::int64_t size;  // < 0: this rule says nothing
-  bool binds;         // exactly one row of the four does
+  bool binds;         // is in force: exactly one row is
+  bool advised;       // is what the advice follows: one row at most
 };
+
+// What an advised size says: about as many, or not fewer, or not more.
+enum class SizeBound { exact, at_least, at_most };
 
 struct SizingTable {
   SizingRow rows[kSizingRules];
+  int advised_size;        // < 1: no advice
+  SizingRule advised_by;   // before it was limited by max_backends
+  SizeBound bound;
 };
 
-// The deadlock minimum is worked out for clients that come in pairs (Cm = 2);
-// it never binds, as only the application knows whether it does such a thing.
+// What is in force, and what is advised.
+//
+// Advice, from the best evidence to the weakest: the knee, where the fit is at
+// least of medium confidence; a calibration; the rule.  A knee that is only a
+// bound is taken as one: where throughput still grew, the pool should not be
+// smaller than that, and where it never grew, not larger.  At most max_backends.
+//
+// The deadlock minimum is worked out for clients that come in pairs (Cm = 2), from
+// the threads that were seen waiting for themselves or else from all clients; it
+// never binds, as backends of clients that think do not count against a pool's size.
 SizingTable decide_sizing(const SizingQuestion &question) noexcept;
 
 }  // namespace sluice

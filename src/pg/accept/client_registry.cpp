@@ -28,6 +28,7 @@ extern bool Log_disconnections;  // no header of the server has it
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/tuning/system_limits.hpp"
 #include "pg/accept/client_port.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/pool/pool_keeper.hpp"
@@ -42,9 +43,7 @@ static std::uint32_t *free_slots = nullptr;
 static std::uint32_t free_count = 0;
 static std::uint32_t high_water = 0;
 
-// Descriptors kept for sockets of clients not yet in a slot, control channels
-// and whatever the server opens.
-constexpr rlim_t kSpareDescriptors = 64;
+constexpr auto kSpare = static_cast<rlim_t>(kSpareDescriptors);
 
 static std::uint32_t raise_descriptor_limit() {
   const SharedHeader *header = shared().header;
@@ -55,10 +54,10 @@ static std::uint32_t raise_descriptor_limit() {
     limit.rlim_cur = limit.rlim_max;
     setrlimit(RLIMIT_NOFILE, &limit);
   }
-  const rlim_t wanted = static_cast<rlim_t>(header->descriptor_base) + header->max_clients + kSpareDescriptors;
+  const rlim_t wanted = static_cast<rlim_t>(header->descriptor_base) + header->max_clients + kSpare;
   if (limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >= wanted) return header->max_clients;
-  const rlim_t fits = limit.rlim_cur > header->descriptor_base + kSpareDescriptors
-                          ? limit.rlim_cur - header->descriptor_base - kSpareDescriptors
+  const rlim_t fits = limit.rlim_cur > header->descriptor_base + kSpare
+                          ? limit.rlim_cur - header->descriptor_base - kSpare
                           : 0;
   ereport(WARNING,
           (errmsg("only %u of %u clients can be served", static_cast<unsigned>(fits), header->max_clients),
@@ -141,8 +140,8 @@ bool register_client(int descriptor, ClientRef *client) {
   slot.application_name[0] = '\0';
   slot.peer_pid = peer_process(fixed);
   slot.word.store(ClientWord{generation, kNoIndex, ClientState::authenticating}.pack());
-  state.header->clients.fetch_add(1);
-  state.header->unauthenticated.fetch_add(1);
+  raise_resource(Resource::client_slots, state.header->clients.fetch_add(1) + 1);
+  raise_resource(Resource::unauthenticated_clients, state.header->unauthenticated.fetch_add(1) + 1);
   state.header->connections_total.fetch_add(1);
   return true;
 }

@@ -52,6 +52,7 @@ PGDLLEXPORT void sluice_dispatcher_main(Datum arg);
 #include "pg/pool/succession.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/error_count.hpp"
 
 namespace sluice::pg {
 
@@ -274,13 +275,15 @@ static void handle_event(const epoll_event &event) {
 }
 
 static void say_goodbye() {
+  constexpr const char *kMessage = "terminating connection due to administrator command";
   StringInfoData words;
   initStringInfo(&words);
-  append_fatal_response(&words, ERRCODE_ADMIN_SHUTDOWN, "terminating connection due to administrator command", nullptr,
-                        nullptr);
+  append_fatal_response(&words, ERRCODE_ADMIN_SHUTDOWN, kMessage, nullptr, nullptr);
   for (std::uint32_t i = 0; i < client_high_water(); i++) {
     const ClientWord word = ClientWord::unpack(shared().clients[i].word.load());
-    if (word.state == ClientState::idle || word.state == ClientState::ready) send_last_words(i, words.data, words.len);
+    if (word.state != ClientState::idle && word.state != ClientState::ready) continue;
+    count_error(ErrorClass::client_end, ERRCODE_ADMIN_SHUTDOWN, InvalidOid, kMessage);
+    send_last_words(i, words.data, words.len);
   }
 }
 

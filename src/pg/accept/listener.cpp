@@ -21,6 +21,7 @@ extern "C" {
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "core/tuning/system_limits.hpp"
 #include "pg/settings.hpp"
 
 namespace sluice::pg {
@@ -28,7 +29,9 @@ namespace sluice::pg {
 static char socket_files[kMaxListeners][UNIXSOCK_PATH_BUFLEN];
 static int socket_file_count = 0;
 
-static int listen_backlog() { return Min(MaxConnections * 2 + setting_max_unauthenticated_clients, 65535); }
+static bool start_listening(int descriptor) {
+  return listen(descriptor, listen_backlog(MaxConnections, setting_max_unauthenticated_clients)) == 0;
+}
 
 static bool add_listener(Listeners *listeners, int descriptor) {
   if (listeners->count == kMaxListeners) {
@@ -55,7 +58,7 @@ static void listen_on_address(Listeners *listeners, const addrinfo *address, con
   // Clients speak first: a connection that has not said anything yet is no news.
   setsockopt(descriptor, IPPROTO_TCP, TCP_DEFER_ACCEPT, &one, sizeof(one));
   if (address->ai_family == AF_INET6) setsockopt(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
-  if (::bind(descriptor, address->ai_addr, address->ai_addrlen) != 0 || listen(descriptor, listen_backlog()) != 0) {
+  if (::bind(descriptor, address->ai_addr, address->ai_addrlen) != 0 || !start_listening(descriptor)) {
     const int saved_errno = errno;
     close(descriptor);
     errno = saved_errno;
@@ -166,7 +169,7 @@ static void listen_on_directory(Listeners *listeners, const char *directory) {
     address_length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + static_cast<size_t>(length));
   }
   if (descriptor < 0 || ::bind(descriptor, reinterpret_cast<sockaddr *>(&address), address_length) != 0 ||
-      (!abstract && !apply_socket_permissions(address.sun_path)) || listen(descriptor, listen_backlog()) != 0) {
+      (!abstract && !apply_socket_permissions(address.sun_path)) || !start_listening(descriptor)) {
     const int saved_errno = errno;
     if (descriptor >= 0) close(descriptor);
     errno = saved_errno;

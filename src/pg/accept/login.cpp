@@ -46,6 +46,7 @@ extern "C" {
 #include "pg/session/client_store.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/error_count.hpp"
 
 namespace sluice::pg {
 
@@ -92,6 +93,8 @@ static void end_login(Login *login) {
   (login->previous != nullptr ? login->previous->next : oldest_login) = login->next;
   (login->next != nullptr ? login->next->previous : latest_login) = login->previous;
   MyProcPort = nullptr;
+  // The login may end while its own context is the current one.
+  MemoryContextSwitchTo(TopMemoryContext);
   MemoryContextDelete(login->context);
 }
 
@@ -105,6 +108,7 @@ static void abandon_login(Login *login) {
 static void log_protocol_violation(Login *login, const char *message) {
   MyProcPort = &login->port;
   shared().header->protocol_violations.fetch_add(1);
+  count_error(ErrorClass::protocol, ERRCODE_PROTOCOL_VIOLATION, InvalidOid, message);
   ereport(LOG_SERVER_ONLY, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg_internal("%s", message)));
 }
 
@@ -116,6 +120,9 @@ static bool is_ancient_protocol(std::uint32_t protocol) {
 static void refuse_login(Login *login, const ErrorData *error) {
   const int sqlstate = error->sqlerrcode;
   log_as_fatal(error);
+  // Whatever cannot be understood, an unknown protocol included, is a violation.
+  count_error(login->packet.kind == StartupKind::invalid ? ErrorClass::protocol : class_of_refusal(sqlstate), sqlstate,
+              InvalidOid, error->message);
   login->output.len = login->output_settled;
   if (login->packet.error == StartupError::unsupported_protocol && is_ancient_protocol(login->packet.protocol))
     append_ancient_response(&login->output, error);
@@ -514,9 +521,11 @@ void continue_login(ClientRef client) {
 // ------------------------------------------------------------------ entering the login
 
 static void refuse_socket(int descriptor) {
+  constexpr const char *kMessage = "sorry, too many clients already";
   StringInfoData words;
   initStringInfo(&words);
-  append_fatal_response(&words, ERRCODE_TOO_MANY_CONNECTIONS, "sorry, too many clients already", nullptr, nullptr);
+  append_fatal_response(&words, ERRCODE_TOO_MANY_CONNECTIONS, kMessage, nullptr, nullptr);
+  count_error(ErrorClass::limit, ERRCODE_TOO_MANY_CONNECTIONS, InvalidOid, kMessage);
   ssize_t sent = send(descriptor, words.data, static_cast<size_t>(words.len), MSG_DONTWAIT | MSG_NOSIGNAL);
   (void)sent;
   pfree(words.data);
@@ -570,6 +579,8 @@ std::int64_t expire_logins(std::int64_t now_us) {
     // As the server: silently towards the client, which may not even speak the protocol.
     MyProcPort = &login->port;
     ereport(LOG_SERVER_ONLY, (errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling authentication due to timeout")));
+    count_error(ErrorClass::authentication, ERRCODE_QUERY_CANCELED, InvalidOid,
+                "canceling authentication due to timeout");
     abandon_login(login);
   }
   return -1;

@@ -34,6 +34,7 @@ extern "C" {
 #include "pg/pool/wake_up.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/event_log.hpp"
 
 namespace sluice::pg {
 
@@ -115,6 +116,7 @@ static std::uint32_t find_free_backend_slot() {
 static void prepare_backend_slot(BackendSlot &backend, std::uint32_t pool_index, std::int64_t now_us) {
   backend.generation.fetch_add(1);
   backend.pid.store(0);
+  shared().statistics[&backend - shared().backends].epoch.store(0);  // before anybody counts it for this pool
   backend.pool.store(pool_index);
   backend.client.store(kNoIndex);
   backend.lease.fetch_add(1);
@@ -138,11 +140,12 @@ static void prepare_backend_slot(BackendSlot &backend, std::uint32_t pool_index,
        {&backend.hold_since_us, &backend.active_since_us, &backend.thinking_since_us, &backend.transaction_since_us,
         &backend.leaked_transaction_us})
     time->store(0);
-  shared().statistics[&backend - shared().backends].epoch.store(0);
   backend.state.store(static_cast<std::uint32_t>(BackendState::starting));
 }
 
-static void start_backend(std::uint32_t pool_index, std::int64_t now_us) {
+static constexpr const char *kNoWorkerSlot = "could not start a pooled backend: no worker process slot is free";
+
+static void start_backend(std::uint32_t pool_index, GrowthReason reason, std::int64_t now_us) {
   SharedState &state = shared();
   PoolSlot &pool = state.pools[pool_index];
   const std::uint32_t index = find_free_backend_slot();
@@ -174,16 +177,18 @@ static void start_backend(std::uint32_t pool_index, std::int64_t now_us) {
     backend.state.store(static_cast<std::uint32_t>(BackendState::free));
     pool.start_failures.fetch_add(1);
     pool_books[pool_index].retry_after_us = now_us + kRetryAfterFailureUs;
+    log_event(EventKind::start_failed, pool_index, kNoProcess, kNoClient, kNoWorkerSlot);
     if (pool.backends.load() == 0)
-      fail_waiting_clients(pool_index, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-                           "could not start a pooled backend: no worker process slot is free",
+      fail_waiting_clients(pool_index, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, kNoWorkerSlot,
                            "You may need to increase max_worker_processes.");
     return;
   }
   backend_books[index].handle = handle;
   backend_books[index].channel = -1;
   backend_books[index].greeted = false;
-  state.header->backends.fetch_add(1);
+  backend_books[index].start_reason = reason;
+  backend_books[index].pid = 0;
+  raise_resource(Resource::backends, state.header->backends.fetch_add(1) + 1);
   const int now_in_pool = pool.backends.fetch_add(1) + 1;
   pool.starting.fetch_add(1);
   if (now_in_pool > pool.peak_backends.load()) pool.peak_backends.store(now_in_pool);
@@ -194,6 +199,27 @@ static void request_retirement(std::uint32_t index, RetireReason reason) {
   backend.retire_requested.store(static_cast<std::uint32_t>(reason));
   const std::int32_t pid = backend.pid.load();
   if (pid != 0) kill(pid, SIGUSR2);
+}
+
+// Why a backend has left that could serve clients.  `retiring` without a request: see leave_for_good() in backend.cpp.
+static const char *describe_end(const BackendSlot &backend, BackendState last_state) {
+  const auto asked = static_cast<RetireReason>(backend.retire_requested.load());
+  if (asked != RetireReason::none) return describe(asked);
+  return last_state == BackendState::retiring ? "renewed to get rid of session state"
+                                              : "terminated, or ended by an error";
+}
+
+static void tell_failed_start(std::uint32_t pool_index, const BackendSlot &backend, std::int32_t pid) {
+  const bool known = backend.failure_message[0] != '\0';
+  const char *message = known ? backend.failure_message : "could not start a pooled backend";
+  const char *sqlstate = backend.failure_sqlstate;
+
+  log_event(EventKind::start_failed, pool_index, pid, kNoClient, message);
+  if (shared().pools[pool_index].backends.load() != 0) return;
+  fail_waiting_clients(pool_index,
+                       known ? MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4])
+                             : ERRCODE_CANNOT_CONNECT_NOW,
+                       message, known ? nullptr : "The server log may say why.");
 }
 
 // A worker has ended.
@@ -220,18 +246,10 @@ static void bury_backend(std::uint32_t index, std::int64_t now_us) {
   if (last_state == BackendState::starting || last_state == BackendState::failed) {
     pool.start_failures.fetch_add(1);
     pool_books[pool_index].retry_after_us = now_us + kRetryAfterFailureUs;
-    if (pool.backends.load() == 0) {
-      const bool known = backend.failure_message[0] != '\0';
-      const char *sqlstate = backend.failure_sqlstate;
-      fail_waiting_clients(
-          pool_index,
-          known ? MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4])
-                : ERRCODE_CANNOT_CONNECT_NOW,
-          known ? backend.failure_message : "could not start a pooled backend",
-          known ? nullptr : "The server log may say why.");
-    }
+    tell_failed_start(pool_index, backend, book.pid);
   } else {
     pool.retirements.fetch_add(1);
+    log_event(EventKind::backend_retired, pool_index, book.pid, kNoClient, describe_end(backend, last_state));
   }
   backend.pid.store(0);
   backend.state.store(static_cast<std::uint32_t>(BackendState::free));
@@ -289,6 +307,9 @@ static bool greet_backend(int channel, const ControlMessage &hello) {
   if (!backend_books[hello.backend].greeted) {
     const std::int64_t took_us = monotonic_us() - backend.start_requested_us.load(std::memory_order_relaxed);
     shared().pools[pool_index].starting.fetch_sub(1);
+    backend_books[hello.backend].pid = backend.pid.load();
+    log_event(EventKind::backend_started, pool_index, backend_books[hello.backend].pid, kNoClient,
+              describe(backend_books[hello.backend].start_reason));
     if (setting_track_timing) shared().pools[pool_index].start_us.record(static_cast<std::uint64_t>(Max(took_us, 0)));
   }
   backend_books[hello.backend].greeted = true;
@@ -368,15 +389,18 @@ static void make_room(std::uint32_t for_pool) {
   if (victim != kNoIndex) request_retirement(victim, RetireReason::gave_way);
 }
 
-// A start that was put off because another was under way, and then not needed.
-static void note_elision(std::uint32_t pool_index, const GrowthDecision &decision) {
+// A start that was put off because another was under way, and then not needed.  What is under way is for one client: it
+// takes more to want another.
+static void note_elision(std::uint32_t pool_index, const GrowthDecision &decision, const PoolLoad &load) {
   PoolBook &book = pool_books[pool_index];
   if (decision.reason == GrowthReason::enough_starting) {
-    book.start_put_off = true;
+    if (load.waiting > load.starting) book.start_put_off = true;
     return;
   }
-  if (book.start_put_off && decision.reason == GrowthReason::nobody_waits)
+  if (book.start_put_off && decision.reason == GrowthReason::nobody_waits) {
     shared().pools[pool_index].starts_elided.fetch_add(1, std::memory_order_relaxed);
+    log_event(EventKind::start_elided, pool_index, kNoProcess, kNoClient, describe(decision.reason));
+  }
   book.start_put_off = false;
 }
 
@@ -420,10 +444,10 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
     server.reserve = static_cast<int>(state.header->backend_slots - state.header->max_backends);
   const GrowthDecision decision = decide_growth(load, server);
   if (decision.start)
-    start_backend(pool_index, now_us);
+    start_backend(pool_index, decision.reason, now_us);
   else if (decision.make_room)
     make_room(pool_index);
-  note_elision(pool_index, decision);
+  note_elision(pool_index, decision, load);
 }
 
 void retire_pool_backends(std::uint32_t pool_index) {
@@ -443,14 +467,18 @@ void retire_outdated_backends(std::uint32_t pool_index, std::uint64_t role_setti
   }
 }
 
-// How many backends of the pool have been told to leave already.
+static int count_beyond_maximum() {
+  return shared().header->backends.load() - static_cast<int>(shared().header->max_backends);
+}
+
+// How many backends of the pool, or of all (kNoIndex), have been told to leave already.
 static int count_retiring(std::uint32_t pool_index) {
   SharedState &state = shared();
   int count = 0;
   for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
-    if (backend.pool.load() == pool_index && backend.state.load() != static_cast<std::uint32_t>(BackendState::free) &&
-        backend.retire_requested.load() != 0)
+    if ((pool_index == kNoIndex || backend.pool.load() == pool_index) &&
+        backend.state.load() != static_cast<std::uint32_t>(BackendState::free) && backend.retire_requested.load() != 0)
       count++;
   }
   return count;
@@ -495,8 +523,7 @@ void govern_retirement(std::uint32_t pool_index, std::int64_t now_us) {
   else if (book.above_maximum_since_us == 0)
     book.above_maximum_since_us = now_us;
   load.above_maximum_since_us = book.above_maximum_since_us;
-  load.beyond_server =
-      pool.nested_since_us.load() != 0 ? 0 : shared().header->backends.load() - static_cast<int>(shared().header->max_backends);
+  load.beyond_server = pool.nested_since_us.load() != 0 ? 0 : count_beyond_maximum() - (count_retiring(kNoIndex) - load.retiring);
 
   // Those without work first: they leave at once.
   retire_where_due(pool_index, load, true);

@@ -7,12 +7,15 @@ extern "C" {
 #include "mb/pg_wchar.h"
 #include "pgstat.h"
 #include "utils/backend_status.h"
+#include "utils/memutils.h"
 }
 
 #include "core/pool/leak.hpp"
 #include "core/pool/nested_acquire.hpp"
+#include "core/stats/pool_totals.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/event_log.hpp"
 
 namespace sluice::pg {
 
@@ -43,16 +46,25 @@ static const ClientSlot *client_of(const BackendSlot &backend) {
 static void log_leak(const BackendSlot &backend, const PoolSlot &pool, const ClientSlot &client,
                      const HoldObservation &hold, bool thinking) {
   const std::int32_t pid = backend.pid.load();
-  // The text stays where it is for as long as the process does; a torn one does no harm in a log.
-  const char *query = pgstat_get_backend_current_activity(pid, false);
+  const char *query = pgstat_get_backend_current_activity(pid, false);  // perhaps a copy; gone with the look
   const int length = static_cast<int>(strnlen(query, kLoggedQueryBytes));
   ereport(LOG,
-          (errmsg("client %u of pool \"%s/%s\" has held backend %d for " INT64_FORMAT " ms while %d clients wait",
-                  backend.client.load(), pool.role, pool.database, pid, hold.held_us / 1000, hold.waiting),
+          (errmsg_plural("client %u of pool \"%s/%s\" has held backend %d for " INT64_FORMAT " ms while %d client waits",
+                         "client %u of pool \"%s/%s\" has held backend %d for " INT64_FORMAT " ms while %d clients wait",
+                         static_cast<unsigned long>(hold.waiting), backend.client.load(), pool.role, pool.database, pid,
+                         hold.held_us / 1000, hold.waiting),
            errdetail("Its application is \"%s\". The transaction is %s. Latest query: %.*s", client.application_name,
                      thinking ? "idle" : "executing", pg_mbcliplen(query, length, length), query),
            errhint("See the view sluice.holders. \"sluice.leak_threshold\" is %d ms.",
                    static_cast<int>(hold.threshold_us / 1000))));
+}
+
+static void log_leak_event(const BackendSlot &backend, const HoldObservation &hold, bool thinking) {
+  char reason[kEventReasonLength];
+  snprintf(reason, sizeof(reason), "held for " INT64_FORMAT " ms, %d waiting, transaction %s",
+           hold.held_us / 1000, hold.waiting, thinking ? "idle" : "executing");
+  log_event(EventKind::leak, backend.pool.load(), backend.pid.load(),
+            static_cast<std::int32_t>(backend.client.load()), reason);
 }
 
 static void look_for_leak(std::uint32_t index, std::int64_t now_us, bool server_full, int waiting_anywhere) {
@@ -74,6 +86,7 @@ static void look_for_leak(std::uint32_t index, std::int64_t now_us, bool server_
   backend.leaked_transaction_us.store(since_us);
   pool.leaks.fetch_add(1);
   log_leak(backend, pool, *client, hold, state == BackendState::thinking);
+  log_leak_event(backend, hold, state == BackendState::thinking);
 }
 
 static void look_for_leaks(std::int64_t now_us) {
@@ -87,8 +100,17 @@ static void look_for_leaks(std::int64_t now_us) {
 
 // ------------------------------------------------------------------ nested acquires
 
-// Everybody's pool.
-constexpr std::uint32_t kAllPools = kNoIndex;
+// What the looks need.  [max_pools] each, made at the first one.
+static bool *concerned = nullptr;              // have clients that may be waiting for themselves
+static std::int64_t *last_seen_us = nullptr;   // the latest case
+static PoolTotals *totals = nullptr;
+
+static void allocate() {
+  const std::size_t pools = shared().header->max_pools;
+  concerned = static_cast<bool *>(MemoryContextAllocZero(TopMemoryContext, pools * sizeof(bool)));
+  last_seen_us = static_cast<std::int64_t *>(MemoryContextAllocZero(TopMemoryContext, pools * sizeof(std::int64_t)));
+  totals = static_cast<PoolTotals *>(MemoryContextAllocZero(TopMemoryContext, sizeof(PoolTotals)));
+}
 
 static std::uint64_t identity_of(const ClientSlot &client) {
   return identify_client(client.address, client.peer_pid, client.application_name);
@@ -101,30 +123,44 @@ static void add_backend(NestedAcquireSearch &search, const BackendSlot &backend,
     case BackendState::pinned:  // bound by something else, and nobody's second connection waits for it
       return;
     case BackendState::thinking:
-    case BackendState::held:
       break;
-    default:
+    default:  // in session mode also a client that is idle: it may come back at any time
       return search.add_busy();
   }
   const ClientSlot *client = client_of(backend);
   if (client == nullptr) return search.add_busy();
-  search.add_holder(identity_of(*client), now_us - backend.state_since_us.load(std::memory_order_relaxed));
+  search.add_holder(identity_of(*client), static_cast<std::uint32_t>(client - shared().clients),
+                    now_us - backend.state_since_us.load(std::memory_order_relaxed));
 }
 
-static NestedAcquire search_nested_acquire(std::uint32_t pool_index, std::int64_t now_us) {
+// How long clients think, at most, nearly always.
+static std::int64_t usual_thinking_us() {
+  HistogramCounts thinking;
+  for (std::uint32_t i = 0; i < shared().header->max_pools; i++) {
+    if (!is_open(shared().pools[i])) continue;
+    collect_pool_totals(shared(), i, true, *totals);
+    thinking.add(totals->times[static_cast<std::size_t>(Measure::thinking)]);
+  }
+  return static_cast<std::int64_t>(thinking.percentile(0.95));
+}
+
+static NestedAcquire search_nested_acquire(std::int64_t now_us) {
   const SharedState &state = shared();
   NestedAcquireSearch search;
 
+  memset(concerned, 0, state.header->max_pools * sizeof(bool));
   for (std::uint32_t i = 0; i < state.header->backend_slots; i++)
-    if (pool_index == kAllPools || state.backends[i].pool.load() == pool_index)
-      add_backend(search, state.backends[i], now_us);
+    add_backend(search, state.backends[i], now_us);
   for (std::uint32_t i = 0; i < client_high_water(); i++) {
     const ClientSlot &client = state.clients[i];
-    if (ClientWord::unpack(client.word.load(std::memory_order_relaxed)).state == ClientState::ready &&
-        (pool_index == kAllPools || client.pool.load(std::memory_order_relaxed) == pool_index))
-      search.add_waiter(identity_of(client));
+    const std::uint32_t pool = client.pool.load(std::memory_order_relaxed);
+    if (ClientWord::unpack(client.word.load(std::memory_order_relaxed)).state != ClientState::ready ||
+        pool >= state.header->max_pools)
+      continue;
+    if (search.add_waiter(identity_of(client))) concerned[pool] = true;
   }
-  return search.decide();
+  const NestedAcquire nested = search.decide(kLeastNestedPatienceUs);
+  return nested.probable ? search.decide(nested_patience_us(usual_thinking_us())) : nested;
 }
 
 static void report_nested_acquire(const PoolSlot &pool, const NestedAcquire &nested) {
@@ -132,47 +168,46 @@ static void report_nested_acquire(const PoolSlot &pool, const NestedAcquire &nes
           (errmsg("clients of pool \"%s/%s\" probably wait for themselves: all backends are held by applications that "
                   "wait for another one",
                   pool.role, pool.database),
-           errdetail("%d clients wait. Where each of Tn = %d threads may hold Cm = 2 connections, Tn * (Cm - 1) + 1 = "
-                     "%d backends are needed.",
-                     nested.threads, nested.threads, nested.minimum),
+           errdetail("The application \"%s\" holds most. %d clients wait. Where each of Tn = %d threads may hold "
+                     "Cm = 2 connections, Tn * (Cm - 1) + 1 = %d backends are needed.",
+                     shared().clients[nested.client].application_name, nested.threads, nested.threads, nested.minimum),
            errhint("Let the application use one connection at a time, raise \"sluice.max_backends\", or set "
                    "\"sluice.nested_reserve\".")));
 }
 
+static void log_nested_acquire_event(std::uint32_t pool_index, const NestedAcquire &nested) {
+  char reason[kEventReasonLength];
+  snprintf(reason, sizeof(reason), "probable: Tn = %d threads need %d backends", nested.threads, nested.minimum);
+  log_event(EventKind::nested_acquire, pool_index, 0, static_cast<std::int32_t>(nested.client), reason);
+}
+
+// A reserve that starts ends the case for a moment; that is no other case.
 static void note_nested_acquire(std::uint32_t pool_index, const NestedAcquire &nested, std::int64_t now_us) {
   PoolSlot &pool = shared().pools[pool_index];
+  const bool is_same_case = last_seen_us[pool_index] != 0 && now_us - last_seen_us[pool_index] < kNestedCalmUs;
   if (!nested.probable) {
     pool.nested_since_us.store(0);
     return;
   }
-  pool.nested_threads.store(nested.threads);
-  pool.nested_minimum.store(nested.minimum);
-  if (pool.nested_since_us.load() != 0) return;
-  pool.nested_since_us.store(now_us);
+  last_seen_us[pool_index] = now_us;
+  if (nested.threads > pool.nested_threads.load()) {
+    pool.nested_threads.store(nested.threads);
+    pool.nested_minimum.store(nested.minimum);
+  }
+  if (pool.nested_since_us.load() == 0) pool.nested_since_us.store(now_us);
+  if (is_same_case) return;
   pool.nested_acquires.fetch_add(1);
   report_nested_acquire(pool, nested);
-}
-
-// Only in session mode do clients whose turn it is count against their pool's size.
-static bool is_full_of_sessions(const PoolSlot &pool) {
-  return pool.mode.load() == static_cast<std::int32_t>(PoolMode::session) &&
-         pool.backends.load() >= pool.max_size.load();
+  log_nested_acquire_event(pool_index, nested);
 }
 
 static void look_for_nested_acquires(std::int64_t now_us) {
   SharedState &state = shared();
-  const bool full = server_is_full();
-  const NestedAcquire everywhere = full ? search_nested_acquire(kAllPools, now_us) : NestedAcquire{};
-  for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
-    PoolSlot &pool = state.pools[i];
-    if (!is_open(pool)) continue;
-    NestedAcquire nested;
-    if (pool.queued.load() > 0) {
-      nested = everywhere;
-      if (!nested.probable && is_full_of_sessions(pool)) nested = search_nested_acquire(i, now_us);
-    }
-    note_nested_acquire(i, nested, now_us);
-  }
+  if (totals == nullptr) allocate();
+  // As long as there is room on the server a pool grows for them: clients that think do not count against its size.
+  const NestedAcquire nested = server_is_full() ? search_nested_acquire(now_us) : NestedAcquire{};
+  for (std::uint32_t i = 0; i < state.header->max_pools; i++)
+    if (is_open(state.pools[i])) note_nested_acquire(i, concerned[i] ? nested : NestedAcquire{}, now_us);
 }
 
 void watch_holds(std::int64_t now_us, bool clients_wait) {

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "core/pool/growth_governor.hpp"
 #include "core/pool/shared_state.hpp"
 
 struct BackgroundWorkerHandle;
@@ -32,6 +33,8 @@ struct BackendBook {
   int channel;   // control channel, -1 = none yet
   bool pulls_descriptors;  // need not be sent any
   bool greeted;  // has said hello: no longer counted in PoolSlot::starting
+  GrowthReason start_reason;
+  std::int32_t pid;  // since it has said hello, also when it has ended; 0 = not yet
 };
 
 extern int keeper_epoll;             // the dispatcher's own set

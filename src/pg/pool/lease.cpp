@@ -76,6 +76,8 @@ static std::uint32_t *known_generations = nullptr;  // [max_clients]; generation
 static bool counted_as_waiter = false;
 static bool counted_as_lingerer = false;
 static bool queue_is_for_others = false;  // as of the last look: see is_for_another()
+static bool was_at_rest = true;           // asleep, lingering or not here since its last client: see note_use()
+static std::int64_t without_work_since_us = 0;  // waking for statistics does not end that
 static bool found_awake = false;          // the event at hand was there before this process could sleep
 
 constexpr int kControlPatienceMs = 1000;
@@ -237,6 +239,8 @@ static void count_lease(std::int64_t now_us, bool queued) {
   client->state_since_us.store(now_us, std::memory_order_relaxed);
   session.backend->lease_since_us.store(now_us, std::memory_order_relaxed);
   start_hold(now_us, waited_us, queued);
+  if (was_at_rest) note_use(*session.pool);
+  was_at_rest = false;
 }
 
 // If this was the last one to watch the set, somebody else has to.
@@ -388,7 +392,7 @@ enum class Sleep { event, assignment, nothing };
 static Sleep sleep_in_set(epoll_event *event) {
   PoolSlot *pool = session.pool;
 
-  enter_state(BackendState::waiting, coarse_monotonic_us());
+  enter_state(BackendState::waiting, without_work_since_us);
   counted_as_waiter = true;
   pool->waiters.fetch_add(1);
   bool ready = false;
@@ -400,6 +404,7 @@ static Sleep sleep_in_set(epoll_event *event) {
   }
   pool->waiters.fetch_sub(1);
   counted_as_waiter = false;
+  was_at_rest = true;
   if (take_assignment()) {
     if (ready)
       pass_on(*event);
@@ -413,6 +418,8 @@ static Sleep sleep_in_set(epoll_event *event) {
 int lease_client() {
   epoll_event event;
 
+  without_work_since_us = coarse_monotonic_us();
+
   for (;;) {
     if (session.mail || InterruptPending || ConfigReloadPending) handle_interrupts();
     retire_if_asked();
@@ -425,7 +432,6 @@ int lease_client() {
       continue;
     }
     flush_due_statistics();
-    hand_over_application_times();
     if (queue_is_for_others) {  // not asleep, but not wanted either
       pg_usleep(kForcedSwitchPauseUs);
       continue;
@@ -461,9 +467,9 @@ bool linger_on_client(std::int64_t deadline_us) {
   if (is_wanted_elsewhere()) return false;
   session.backend->poked.store(0);
   finish_hold(false);
-  hand_over_application_times();
   enter_state(BackendState::lingering, coarse_monotonic_us());
   counted_as_lingerer = true;
+  was_at_rest = true;
   pool->lingerers.fetch_add(1);
   pgstat_report_wait_start(WAIT_EVENT_CLIENT_READ);
   while (!is_wanted_elsewhere() && session.backend->poked.load() == 0 && !session.told_to_leave) {
@@ -481,8 +487,13 @@ bool linger_on_client(std::int64_t deadline_us) {
   counted_as_lingerer = false;
   const std::int64_t now_us = lease_clock_us();
   enter_state(BackendState::active, now_us);
-  if (wake == Wake::ready) resume_hold(now_us);
-  return wake == Wake::ready || session.told_to_leave || (deadline_us >= 0 && monotonic_us() >= deadline_us);
+  const bool timed_out = deadline_us >= 0 && monotonic_us() >= deadline_us;
+  if (wake == Wake::ready) {
+    note_use(*pool);
+    was_at_rest = false;
+  }
+  if (wake == Wake::ready || timed_out) resume_hold(now_us);
+  return wake == Wake::ready || session.told_to_leave || timed_out;
 }
 
 static void close_lease() {

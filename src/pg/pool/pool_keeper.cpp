@@ -46,6 +46,7 @@ extern "C" {
 #include "pg/pool/wake_up.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/event_log.hpp"
 
 namespace sluice::pg {
 
@@ -97,7 +98,8 @@ static void apply_server_settings(PoolSlot &pool) {
 static void reset_pool_counters(PoolSlot &pool) {
   for (std::atomic<std::int32_t> *gauge :
        {&pool.clients, &pool.backends, &pool.starting, &pool.thinking, &pool.pinned, &pool.waiters, &pool.lingerers,
-        &pool.armed, &pool.queued, &pool.peak_waiting, &pool.peak_backends})
+        &pool.armed, &pool.queued, &pool.peak_waiting, &pool.peak_backends, &pool.second_peak_waiting,
+        &pool.second_peak_in_use})
     gauge->store(0);
   for (std::atomic<std::uint64_t> *counter :
        {&pool.acquire_timeouts, &pool.starts, &pool.start_failures, &pool.starts_elided, &pool.retirements,
@@ -145,10 +147,12 @@ static bool create_pool(std::uint32_t index, Oid database, Oid role, const char 
   reset_pool_counters(pool);
   pool.own_settings.store(0);
   pool.idle_session_timeout_ms.store(0);
+  pool.idle_transaction_timeout_ms.store(0);
   apply_server_settings(pool);
   pool.greeting.length.store(0);
   pool.generation.fetch_add(1);
   pool.state.store(static_cast<std::uint32_t>(PoolState::open));
+  log_event(EventKind::pool_created, index, kNoProcess, kNoClient, "first client of its database and role");
   return true;
 }
 
@@ -290,6 +294,7 @@ void pool_receives_client(std::uint32_t pool_index, ClientRef client) {
   shared().clients[client.slot].ready_since_us.store(now_us);
   change_client_state(client, ClientState::authenticating, ClientState::ready);
   enqueue(pool_index, client, now_us);
+  note_waiting(pool);
   ring_or_poke(pool_index);
   pool.watched.store(1);
   govern_growth(pool_index, now_us);
@@ -307,6 +312,7 @@ void pool_resumes_client(ClientRef client) {
   }
   pool.armed.fetch_sub(1);
   enqueue(pool_index, client, now_us);
+  note_waiting(pool);
   ring_or_poke(pool_index);
   pool.watched.store(1);
 }
@@ -364,7 +370,7 @@ static bool drain_ready_clients(std::uint32_t pool_index, std::int64_t now_us) {
     if (count < static_cast<int>(lengthof(events))) break;
   }
   const std::int32_t waiting = pool.queued.load();
-  if (waiting > pool.peak_waiting.load(std::memory_order_relaxed)) pool.peak_waiting.store(waiting);
+  note_waiting(pool);
   if (waiting > 0 && (pool.waiters.load() > 0 || pool.lingerers.load() > 0)) ring_or_poke(pool_index);
   return any;
 }

@@ -7,34 +7,54 @@
 #include "pg/error_response.hpp"
 #include "pg/pool/backend_keeper.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/error_count.hpp"
+#include "pg/stats/event_log.hpp"
+#include "pg/stats/pool_diagnosis.hpp"
 
 namespace sluice::pg {
 
+// The last words for a client, and what they count as.
+struct LastWords {
+  ErrorClass error_class;
+  int sqlerrcode;
+  const char *message;
+  StringInfoData response;
+};
+
+static void begin_last_words(LastWords *words, ErrorClass error_class, int sqlerrcode, const char *message,
+                             const char *detail, const char *hint) {
+  words->error_class = error_class;
+  words->sqlerrcode = sqlerrcode;
+  words->message = message;
+  initStringInfo(&words->response);
+  append_fatal_response(&words->response, sqlerrcode, message, detail, hint);
+}
+
 // Ends a client that waits or is idle: last words, then forgotten.
-static bool end_client(ClientRef client, ClientState from, const StringInfoData *words) {
+static bool end_client(ClientRef client, ClientState from, const LastWords &words) {
   PoolSlot &pool = shared().pools[shared().clients[client.slot].pool.load()];
 
   if (!change_client_state(client, from, ClientState::closing)) return false;
   if (from == ClientState::ready) pool.queued.fetch_sub(1);
   if (from == ClientState::idle) pool.armed.fetch_sub(1);
-  send_last_words(client.slot, words->data, words->len);
+  count_error(words.error_class, words.sqlerrcode, pool.role_oid, words.message);
+  send_last_words(client.slot, words.response.data, words.response.len);
   forget_client(client);
   return true;
 }
 
 void fail_waiting_clients(std::uint32_t pool_index, int sqlerrcode, const char *message, const char *hint) {
   SharedState &state = shared();
-  StringInfoData words;
+  LastWords words;
 
-  initStringInfo(&words);
-  append_fatal_response(&words, sqlerrcode, message, nullptr, hint);
+  begin_last_words(&words, ErrorClass::backend_start, sqlerrcode, message, nullptr, hint);
   for (std::uint32_t i = 0; i < client_high_water(); i++) {
     const ClientSlot &slot = state.clients[i];
     const ClientWord word = ClientWord::unpack(slot.word.load());
     if (slot.pool.load() == pool_index && word.state == ClientState::ready)
-      end_client(ClientRef{i, word.generation}, ClientState::ready, &words);
+      end_client(ClientRef{i, word.generation}, ClientState::ready, words);
   }
-  pfree(words.data);
+  pfree(words.response.data);
 }
 
 // An assigned or leased client whose backend is no more.
@@ -60,41 +80,19 @@ static void append_pinned(StringInfo detail, const PoolCensus &census) {
   appendStringInfoChar(detail, ')');
 }
 
-// Pinned backends count against the server's maximum alone: they are in the way
-// when that is reached, also for other pools.
-struct FullServer {
-  bool is_full = false;
-  int pinned = 0;
-  std::uint32_t worst_pool = kNoIndex;  // the one with most of them
-  int worst_pinned = 0;
-};
-
-static FullServer look_at_server() {
-  const SharedState &state = shared();
-  FullServer server;
-
-  server.is_full = state.header->backends.load() >= static_cast<std::int32_t>(state.header->max_backends);
-  for (std::uint32_t i = 0; server.is_full && i < state.header->max_pools; i++) {
-    if (state.pools[i].state.load() != static_cast<std::uint32_t>(PoolState::open)) continue;
-    const int pinned = take_census(i, 0).pinned;
-    server.pinned += pinned;
-    if (pinned > server.worst_pinned) {
-      server.worst_pinned = pinned;
-      server.worst_pool = i;
-    }
-  }
-  return server;
+static void append_full_server(StringInfo detail) {
+  const SharedHeader &header = *shared().header;
+  if (header.backends.load() < static_cast<std::int32_t>(header.max_backends)) return;
+  appendStringInfo(detail, " All %u pooled backends of the server (\"sluice.max_backends\") are in use.",
+                   header.max_backends);
 }
 
-static void append_full_server(StringInfo detail, const FullServer &server) {
-  if (!server.is_full) return;
-  appendStringInfo(detail, " All %u pooled backends of the server (\"sluice.max_backends\") are in use",
-                   shared().header->max_backends);
-  if (server.pinned > 0) {
-    const PoolSlot &pool = shared().pools[server.worst_pool];
-    appendStringInfo(detail, ", %d of them pinned, %d by clients of pool \"%s/%s\"", server.pinned,
-                     server.worst_pinned, pool.role, pool.database);
-  }
+// A sentence of its own.
+static void append_cause(StringInfo detail, const PoolDiagnosis &diagnosis) {
+  appendStringInfoChar(detail, ' ');
+  const int start = detail->len;
+  append_verdict(detail, diagnosis);
+  detail->data[start] = pg_toupper(static_cast<unsigned char>(detail->data[start]));
   appendStringInfoChar(detail, '.');
 }
 
@@ -120,25 +118,33 @@ static void describe_full_pool(StringInfo detail, std::uint32_t pool_index, std:
   appendStringInfo(detail, waiting == 1 ? "; %d client is waiting." : "; %d clients are waiting.", waiting);
 }
 
+static void log_timed_out_client(std::uint32_t pool_index, ClientRef client, std::int64_t now_us) {
+  const PoolCensus census = take_census(pool_index, now_us);
+  char reason[kEventReasonLength];
+  snprintf(reason, sizeof(reason), "no backend within %d ms: %d active, %d idle in transaction, %d held, %d pinned",
+           shared().pools[pool_index].acquire_timeout_ms.load(), census.active, census.thinking, census.held,
+           census.pinned);
+  log_event(EventKind::acquire_timeout, pool_index, kNoProcess, static_cast<std::int32_t>(client.slot), reason);
+}
+
 static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int64_t now_us) {
   PoolSlot &pool = shared().pools[pool_index];
-  StringInfoData words, message, detail;
+  StringInfoData message, detail;
+  LastWords words;
 
-  initStringInfo(&words);
   initStringInfo(&message);
   initStringInfo(&detail);
   appendStringInfo(&message, "could not get a backend from pool \"%s/%s\" within %d ms", pool.role, pool.database,
                    pool.acquire_timeout_ms.load());
+  // A look behind locks costs more than the rest, and clients often give up together.
+  const PoolDiagnosis &diagnosis = look_at_pool_lately(pool_index, now_us);
   describe_full_pool(&detail, pool_index, now_us);
-  const FullServer server = look_at_server();
-  append_full_server(&detail, server);
-  const char *hint = server.pinned > 0
-                         ? "See the column \"pins\" of the view sluice.clients, or consider setting "
-                           "\"sluice.pin_timeout\", or \"sluice.on_session_state\" to \"error\"."
-                         : "See the view sluice.backends, or consider raising \"sluice.max_pool_size\".";
-  append_fatal_response(&words, ERRCODE_TOO_MANY_CONNECTIONS, message.data, detail.data, hint);
+  append_full_server(&detail);
+  append_cause(&detail, diagnosis);
+  const char *hint = hint_about(diagnosis.advice);
+  begin_last_words(&words, ErrorClass::acquire_timeout, ERRCODE_TOO_MANY_CONNECTIONS, message.data, detail.data, hint);
   // Unless a backend has taken it at the last moment.
-  if (end_client(client, ClientState::ready, &words)) {
+  if (end_client(client, ClientState::ready, words)) {
     ErrorData error;
     memset(&error, 0, sizeof(error));
     error.sqlerrcode = ERRCODE_TOO_MANY_CONNECTIONS;
@@ -147,18 +153,18 @@ static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int
     error.hint = const_cast<char *>(hint);
     log_as_fatal(&error);
     pool.acquire_timeouts.fetch_add(1);
+    log_timed_out_client(pool_index, client, now_us);
   }
-  pfree(words.data);
+  pfree(words.response.data);
   pfree(message.data);
   pfree(detail.data);
 }
 
 static void dismiss_client(ClientRef client, ClientState from, int sqlerrcode, const char *message) {
-  StringInfoData words;
-  initStringInfo(&words);
-  append_fatal_response(&words, sqlerrcode, message, nullptr, nullptr);
-  end_client(client, from, &words);
-  pfree(words.data);
+  LastWords words;
+  begin_last_words(&words, ErrorClass::client_end, sqlerrcode, message, nullptr, nullptr);
+  end_client(client, from, words);
+  pfree(words.response.data);
 }
 
 // A ready client that found the queue full is put back as soon as there is room,

@@ -71,6 +71,7 @@ PGDLLEXPORT void sluice_backend_main(Datum arg);
 #include "pg/session/transaction.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/event_log.hpp"
 
 namespace sluice::pg {
 
@@ -87,6 +88,12 @@ static void leave_for_good() {
   proc_exit(0);
 }
 
+static void note_lost_client() {
+  session.pool->clients_lost.fetch_add(1);
+  log_event(EventKind::client_lost, session.pool_index, MyProcPid, static_cast<std::int32_t>(session.client_ref.slot),
+            IsTransactionOrTransactionBlock() ? "inside a transaction" : "while a command was executed");
+}
+
 // The client leaves for good: hung up, said goodbye, or was ended.
 static void end_client(bool in_the_middle) {
   const bool was_held = session.held;
@@ -97,7 +104,7 @@ static void end_client(bool in_the_middle) {
   end_query();
   HOLD_CANCEL_INTERRUPTS();
   QueryCancelPending = false;
-  if (in_the_middle) session.pool->clients_lost.fetch_add(1);
+  if (in_the_middle) note_lost_client();
   AbortOutOfAnyTransaction();
   session.transaction_started = false;
   session.skip_until_sync = false;
@@ -125,6 +132,7 @@ static void part_from_client() {
   if (!store_session_state()) {
     pin_for_lack_of_memory();
     enter_state(BackendState::pinned, coarse_monotonic_us());
+    resume_hold(lease_clock_us());
     session.cleaning_up = false;
     return;
   }

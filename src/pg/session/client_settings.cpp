@@ -343,6 +343,7 @@ void publish_pool_settings() {
   pool->max_lifetime_ms.store(setting_max_lifetime);
   pool->leak_threshold_ms.store(setting_leak_threshold);
   pool->idle_session_timeout_ms.store(IdleSessionTimeout);
+  pool->idle_transaction_timeout_ms.store(IdleInTransactionSessionTimeout);
 }
 
 void reload_configuration() {

@@ -25,6 +25,19 @@ static std::uint64_t hash_of(const void *bytes, std::size_t length, std::uint64_
   return hash_bytes_extended(static_cast<const unsigned char *>(bytes), static_cast<int>(length), seed);
 }
 
+// What has been given out is counted, so each piece has its size in front.  The
+// area itself does not tell before PostgreSQL 17.
+constexpr std::size_t kPieceHeader = sizeof(std::uint64_t);
+static_assert(kPieceHeader % MAXIMUM_ALIGNOF == 0);
+
+static std::atomic<std::int64_t> &bytes_given_out() { return shared().header->client_memory_bytes; }
+
+static void free_piece(dsa_pointer pointer) {
+  const dsa_pointer piece = pointer - kPieceHeader;
+  bytes_given_out().fetch_sub(static_cast<std::int64_t>(*at<std::uint64_t>(piece)), std::memory_order_relaxed);
+  dsa_free(client_area(), piece);
+}
+
 // The area's own limit makes the server answer with none, the machine's makes it raise: when there is no room in
 // /dev/shm, say.  What it has locked by then are the area's locks.
 std::uint64_t allocate_for_client(std::size_t bytes) {
@@ -34,7 +47,7 @@ std::uint64_t allocate_for_client(std::size_t bytes) {
 
   PG_TRY();
   {
-    allocated = dsa_allocate_extended(client_area(), bytes, DSA_ALLOC_NO_OOM | DSA_ALLOC_HUGE);
+    allocated = dsa_allocate_extended(client_area(), bytes + kPieceHeader, DSA_ALLOC_NO_OOM | DSA_ALLOC_HUGE);
   }
   PG_CATCH();
   {
@@ -49,13 +62,16 @@ std::uint64_t allocate_for_client(std::size_t bytes) {
     FreeErrorData(error);
   }
   PG_END_TRY();
-  return allocated;
+  if (!DsaPointerIsValid(allocated)) return 0;
+  *at<std::uint64_t>(allocated) = bytes + kPieceHeader;
+  bytes_given_out().fetch_add(static_cast<std::int64_t>(bytes + kPieceHeader), std::memory_order_relaxed);
+  return allocated + kPieceHeader;
 }
 
 void free_for_client(std::uint64_t *pointer) {
   const dsa_pointer freed = *pointer;
   *pointer = 0;
-  if (DsaPointerIsValid(freed)) dsa_free(client_area(), freed);
+  if (DsaPointerIsValid(freed)) free_piece(freed);
 }
 
 // ------------------------------------------------------------------ start-up settings
@@ -158,7 +174,7 @@ std::uint64_t try_acquire_statement(const StatementText &text) {
   }
   LWLockRelease(statement_lock(bucket));
   if (!DsaPointerIsValid(others)) return created;
-  dsa_free(client_area(), created);
+  free_piece(created);
   return others;
 }
 
@@ -182,7 +198,7 @@ void release_statement(std::uint64_t statement) {
     std::uint64_t *link = &statement_buckets()[bucket];
     while (*link != statement) link = &at<StoredStatement>(*link)->next;
     *link = stored->next;
-    dsa_free(client_area(), statement);
+    free_piece(statement);
   }
   LWLockRelease(statement_lock(bucket));
 }
@@ -274,7 +290,7 @@ static void remove_link(std::uint64_t *link) {
   auto *named = at<NamedStatement>(removed);
   *link = named->next;
   if (named->statement != 0) release_statement(named->statement);
-  dsa_free(client_area(), removed);
+  free_piece(removed);
 }
 
 bool remove_named_statement(ClientSlot *slot, const char *name) {

@@ -20,6 +20,7 @@ extern "C" {
 #include "pg/session/interrupts.hpp"
 #include "pg/session/session.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/error_count.hpp"
 
 namespace sluice::pg {
 
@@ -339,6 +340,7 @@ static int comm_putmessage(char type, const char *body, size_t length) {
   if (type == 'G') stream.copy_in_announced = true;
   if (type == 'A') name_notifier(const_cast<char *>(body), length);  // the server's buffer, not used again
   if (stream.muted || stream.gone || stream.sending || stream.descriptor < 0) return stream.gone ? EOF : 0;
+  if (type == 'E') count_told_error(body, length, session.pool->role_oid);
   stream.sending = true;
   const int result = put_message(type, body, length);
   stream.sending = false;

@@ -33,11 +33,16 @@ constexpr std::int64_t kBatchUs = 100'000;
 struct {
   std::int64_t ready_us = 0;        // of the hold under way
   std::uint64_t waited_us = 0;
+  std::uint64_t transactions = 0;
+  bool queued = false;               // it went through the wait queue
+  bool settled = true;               // the lease has been counted
+  bool used = false;                 // the client has wanted something in this hold
   std::int64_t last_command_us = 0;  // when the last command cycle was answered
   std::int64_t blocks = 0;           // of pgBufferUsage, when they were counted last
   std::int64_t wal_records = 0;      // likewise of pgWalUsage
   std::uint32_t application = kOtherApplications;  // row that `pending` is for
   std::int64_t pending_since_us = 0;               // 0 = nothing is pending
+  std::uint32_t pending_epoch = 0;                 // the pool's, when it was begun
   ApplicationTimes pending;
 } lease_clock;
 
@@ -91,22 +96,42 @@ void choose_application() {
 
 void note_application_times(std::uint64_t hold_us, std::int64_t now_us) {
   ApplicationTimes &pending = lease_clock.pending;
-  choose_application();
+  const std::uint32_t epoch = session.pool->statistics_epoch.load(kRelaxed);
+  if (lease_clock.pending_since_us != 0 && lease_clock.pending_epoch != epoch) hand_over_application_times();
   pending.leases++;
+  pending.transactions += lease_clock.transactions;
   pending.waited_us += lease_clock.waited_us;
   pending.hold_us += hold_us;
   pending.active_us += session.backend->hold_active_us.load(kRelaxed);
   pending.thinking_us += session.backend->hold_thinking_us.load(kRelaxed);
   if (hold_us > pending.longest_hold_us) pending.longest_hold_us = hold_us;
-  if (lease_clock.pending_since_us == 0) lease_clock.pending_since_us = now_us;
+  if (lease_clock.pending_since_us == 0) {
+    lease_clock.pending_since_us = now_us;
+    lease_clock.pending_epoch = epoch;
+  }
   if (pending.leases >= kBatchLeases || now_us - lease_clock.pending_since_us >= kBatchUs)
     hand_over_application_times();
+}
+
+// The client wants something, and has not only come to say goodbye.  Whose name the
+// hold goes to is looked up while the client is here: later its settings are gone.
+void note_use() {
+  lease_clock.used = true;
+  if (session.backend->hold_since_us.load(kRelaxed) != 0) choose_application();
+  if (lease_clock.settled) return;
+  LeaseStatistics &mine = current_statistics();
+  lease_clock.settled = true;
+  add_alone(mine.totals.leases, 1);
+  if (lease_clock.queued) add_alone(mine.totals.waits, 1);
+  if (setting_track_timing) record(mine, Measure::wait, lease_clock.waited_us);
 }
 
 void begin_hold(std::int64_t now_us, std::int64_t ready_us, std::uint64_t waited_us) {
   BackendSlot &backend = *session.backend;
   lease_clock.ready_us = ready_us;
   lease_clock.waited_us = waited_us;
+  lease_clock.transactions = 0;
+  lease_clock.used = false;
   backend.hold_active_us.store(0, kRelaxed);
   backend.hold_thinking_us.store(0, kRelaxed);
   backend.thinking_since_us.store(0, kRelaxed);
@@ -115,22 +140,27 @@ void begin_hold(std::int64_t now_us, std::int64_t ready_us, std::uint64_t waited
   backend.hold_since_us.store(now_us, kRelaxed);
 }
 
+void forget_hold() {
+  BackendSlot &backend = *session.backend;
+  for (std::atomic<std::int64_t> *since : {&backend.hold_since_us, &backend.active_since_us,
+                                           &backend.thinking_since_us, &backend.transaction_since_us})
+    since->store(0, kRelaxed);
+}
+
 }  // namespace
 
 std::int64_t lease_clock_us() { return setting_track_timing ? monotonic_us() : coarse_monotonic_us(); }
 
 void start_hold(std::int64_t now_us, std::int64_t waited_us, bool queued) {
-  LeaseStatistics &mine = current_statistics();
   const auto waited = static_cast<std::uint64_t>(Max(waited_us, 0));
-  add_alone(mine.totals.leases, 1);
-  if (queued) add_alone(mine.totals.waits, 1);
-  if (!setting_track_timing) return;
-  record(mine, Measure::wait, waited);
-  begin_hold(now_us, now_us - static_cast<std::int64_t>(waited), waited);
+  lease_clock.queued = queued;
+  lease_clock.settled = false;
+  lease_clock.waited_us = waited;
+  if (setting_track_timing) begin_hold(now_us, now_us - static_cast<std::int64_t>(waited), waited);
 }
 
 void resume_hold(std::int64_t now_us) {
-  if (setting_track_timing) begin_hold(now_us, now_us, 0);
+  if (setting_track_timing && session.backend->hold_since_us.load(kRelaxed) == 0) begin_hold(now_us, now_us, 0);
 }
 
 void start_command() {
@@ -144,6 +174,7 @@ void start_command() {
 
 void finish_command_cycle(bool in_transaction) {
   BackendSlot &backend = *session.backend;
+  note_use();
   if (backend.hold_since_us.load(kRelaxed) == 0) return;
   const std::int64_t now_us = monotonic_us();
   finish_part(now_us);
@@ -157,15 +188,19 @@ void finish_hold(bool now) {
   if (since_us == 0) return;
   const std::int64_t end_us = now ? monotonic_us() : lease_clock.last_command_us;
   const std::uint64_t hold_us = elapsed(since_us, end_us);
+  if (!lease_clock.used) return forget_hold();  // a goodbye is no use of a backend
   finish_part(end_us);
   LeaseStatistics &mine = current_statistics();
   record(mine, Measure::hold, hold_us);
-  mine.record_hold(lease_clock.ready_us, hold_us, lease_clock.waited_us);
-  backend.hold_since_us.store(0, kRelaxed);
+  mine.record_hold(lease_clock.ready_us, hold_us, backend.hold_active_us.load(kRelaxed), lease_clock.waited_us);
   note_application_times(hold_us, end_us);
+  forget_hold();
 }
 
-void count_statement() { add_alone(current_statistics().totals.statements, 1); }
+void count_statement() {
+  note_use();
+  add_alone(current_statistics().totals.statements, 1);
+}
 
 void count_transaction() {
   LeaseTotals &totals = current_statistics().totals;
@@ -178,12 +213,18 @@ void count_transaction() {
   lease_clock.wal_records = wal_records;
   add_alone(session.client->transactions, 1);
   add_alone(session.backend->transactions, 1);
-  lease_clock.pending.transactions++;
+  lease_clock.transactions++;
+}
+
+std::int64_t application_times_deadline_us() {
+  return lease_clock.pending_since_us == 0 ? -1 : lease_clock.pending_since_us + kBatchUs;
 }
 
 void hand_over_application_times() {
   if (lease_clock.pending_since_us == 0) return;
-  shared().applications[lease_clock.application].add(lease_clock.pending);
+  // What is from before a reset is forgotten.
+  if (lease_clock.pending_epoch == session.pool->statistics_epoch.load(kRelaxed))
+    shared().applications[lease_clock.application].add(lease_clock.pending);
   lease_clock.pending = ApplicationTimes{};
   lease_clock.pending_since_us = 0;
 }

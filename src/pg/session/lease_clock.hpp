@@ -8,7 +8,7 @@
 // the client is given back, leaves, or is lingered on.  In session mode, and while
 // a client is pinned, a hold outlasts transactions.
 //
-// Two looks at the fine clock for each transaction, and records in memory of this
+// Two looks at the fine clock for each command cycle, and records in memory of this
 // process's own (core/stats/lease_statistics.hpp).  With sluice.track_timing off,
 // neither; then only leases and transactions are counted.
 //
@@ -28,10 +28,11 @@ namespace sluice::pg {
 std::int64_t lease_clock_us();
 
 // The client has been leased.  waited_us: since it was ready; queued: it went
-// through the wait queue.
+// through the wait queue.  The lease is counted as soon as the client wants
+// something: one that only says goodbye has used nothing.
 void start_hold(std::int64_t now_us, std::int64_t waited_us, bool queued);
 
-// A lingering backend has got a command.
+// A lingering backend has got a command.  Nothing to do in the middle of a hold.
 void resume_hold(std::int64_t now_us);
 
 // The first message of a command cycle has come.  Nothing to do if one is under way.
@@ -47,7 +48,9 @@ void finish_hold(bool now);
 void count_statement();
 void count_transaction();
 
-// Before this process sleeps for long, or ends.
+// What has been summed up for an application is handed over in batches, or when
+// it is due (monotonic microseconds, -1 = nothing is pending).
+std::int64_t application_times_deadline_us();
 void hand_over_application_times();
 
 }  // namespace sluice::pg

@@ -25,6 +25,7 @@ extern "C" {
 #include "pg/session/statistics.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/error_count.hpp"
 
 namespace sluice::pg {
 
@@ -81,13 +82,18 @@ static bool await_input() {
   }
 }
 
+// The server's own answer to what it cannot read goes to the log only.
+static void log_protocol_violation(const char *message) {
+  count_error(ErrorClass::protocol, ERRCODE_PROTOCOL_VIOLATION, session.pool->role_oid, message);
+  ereport(COMMERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg_internal("%s", message)));
+}
+
 static void raise_frame_error(const Frame &frame) {
   shared().header->protocol_violations.fetch_add(1);
   if (frame.status == FrameStatus::invalid_type)
     ereport_client_end((errcode(ERRCODE_PROTOCOL_VIOLATION),
                         errmsg("invalid frontend message type %d", static_cast<unsigned char>(frame.type))));
-  // The server's own answer to a bad length goes to the log only.
-  ereport(COMMERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("invalid message length")));
+  log_protocol_violation(_("invalid message length"));
 }
 
 // An allocation that fails must not lose the position in the stream.
@@ -109,7 +115,7 @@ static bool read_body(StringInfo message, std::uint32_t length) {
   }
   PG_END_TRY();
   if (!read_exactly(message->data, length)) {
-    ereport(COMMERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("incomplete message from client")));
+    log_protocol_violation(_("incomplete message from client"));
     return false;
   }
   message->len = static_cast<int>(length);

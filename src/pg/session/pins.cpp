@@ -37,6 +37,7 @@ extern "C" {
 #include "pg/session/setting_records.hpp"
 #include "pg/session/statements.hpp"
 #include "pg/settings.hpp"
+#include "pg/stats/event_log.hpp"
 
 namespace sluice::pg {
 
@@ -201,6 +202,17 @@ static void log_change(std::uint32_t pins, std::int64_t now_us) {
              errhidestmt(true)));
 }
 
+// Once for each client and reason: one that is pinned and released with every transaction is one event.
+static void log_new_pins(std::uint32_t pins) {
+  const std::uint32_t told = session.client->flags.load(std::memory_order_relaxed) >> kClientPinsToldShift;
+  if ((pins & ~told) == 0) return;
+  session.client->flags.fetch_or(pins << kClientPinsToldShift, std::memory_order_relaxed);
+  char reasons[kEventReasonLength];
+  (void)describe_pins(pins & ~told, reasons, sizeof(reasons));
+  log_event(EventKind::pinned, session.pool_index, MyProcPid, static_cast<std::int32_t>(session.client_ref.slot),
+            reasons);
+}
+
 static void set_pins(std::uint32_t pins) {
   const std::uint32_t earlier = session.pins;
   if (pins == earlier) return;
@@ -208,6 +220,7 @@ static void set_pins(std::uint32_t pins) {
 
   for (std::uint32_t i = 0; i < kPinReasonCount; i++)
     if ((pins & ~earlier & (1u << i)) != 0) session.pool->pins[i].fetch_add(1, std::memory_order_relaxed);
+  if ((pins & ~earlier) != 0) log_new_pins(pins);
   if (setting_log_pins) log_change(pins, now_us);
   session.pins = pins;
   if (earlier == 0 || pins == 0)
@@ -223,6 +236,8 @@ void raise_pin_timeout() {
   char reasons[256];
   (void)describe_pins(session.pins, reasons, sizeof(reasons));
   session.pool->pin_timeouts.fetch_add(1, std::memory_order_relaxed);
+  log_event(EventKind::pin_timeout, session.pool_index, MyProcPid, static_cast<std::int32_t>(session.client_ref.slot),
+            reasons);
   ereport_client_end((errcode(ERRCODE_IDLE_SESSION_TIMEOUT), errmsg("terminating connection due to pin timeout"),
                       errdetail("The client kept its backend because of: %s.", reasons)));
 }

@@ -155,6 +155,7 @@ static LocalTransactionId current_transaction() {
 static void ask_for_nothing() {
   const MemoryContext context = CurrentMemoryContext;
   const ResourceOwner owner = CurrentResourceOwner;
+  const uint32 interrupts_held = InterruptHoldoffCount, cancels_held = QueryCancelHoldoffCount;
 
   BeginInternalSubTransaction(nullptr);
   PG_TRY();
@@ -165,6 +166,9 @@ static void ask_for_nothing() {
   {
     MemoryContextSwitchTo(context);
     FlushErrorState();
+    // The error has let go of what the caller holds.
+    InterruptHoldoffCount = interrupts_held;
+    QueryCancelHoldoffCount = cancels_held;
   }
   PG_END_TRY();
   RollbackAndReleaseCurrentSubTransaction();

@@ -26,6 +26,7 @@ extern "C" {
 #include "pg/session/setting_records.hpp"
 #include "pg/session/statements.hpp"
 #include "pg/settings.hpp"
+#include "pg/stats/event_log.hpp"
 
 namespace sluice::pg {
 
@@ -49,6 +50,8 @@ static bool refuses_pins() {
 static void refuse_pin(PinReason reason) {
   if (!refuses_pins()) return;
   session.pool->pins_refused.fetch_add(1, std::memory_order_relaxed);
+  log_event(EventKind::pin_refused, session.pool_index, MyProcPid, static_cast<std::int32_t>(session.client_ref.slot),
+            name_of(reason));
   ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                   errmsg("statement would bind this client to one backend"),
                   errdetail("Session state that cannot be carried between backends: %s (%s).", describe(reason),

@@ -10,6 +10,7 @@ extern "C" {
 #include <csignal>
 
 #include "pg/accept/dispatcher.hpp"
+#include "pg/session/lease_clock.hpp"
 #include "pg/session/session.hpp"
 #include "pg/shared_memory.hpp"
 
@@ -47,9 +48,14 @@ void report_statistics_at_parting() {
   pgstat_report_stat(true);
 }
 
-std::int64_t statistics_deadline_us() { return deadline_us; }
+std::int64_t statistics_deadline_us() {
+  const std::int64_t application_us = application_times_deadline_us();
+  return deadline_us < 0 || (application_us >= 0 && application_us < deadline_us) ? application_us : deadline_us;
+}
 
 void flush_due_statistics() {
+  if (application_times_deadline_us() >= 0 && monotonic_us() >= application_times_deadline_us())
+    hand_over_application_times();
   if (flush_if_asked() || deadline_us < 0 || monotonic_us() < deadline_us) return;
   deadline_us = -1;
   pgstat_report_stat(true);

@@ -22,7 +22,8 @@ void report_statistics();
 // transaction.
 void report_statistics_at_parting();
 
-// While nothing is to be done: hands over what is due, or was asked for.
+// While nothing is to be done: hands over what is due, or was asked for, to the
+// server and to sluice.applications.
 void flush_due_statistics();
 
 // When the former will be due (monotonic microseconds), -1 = nothing is pending.

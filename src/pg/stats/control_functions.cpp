@@ -39,6 +39,7 @@ extern "C" {
 #include "core/pool/growth_governor.hpp"
 #include "core/stats/pool_totals.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/event_log.hpp"
 #include "pg/stats/snapshot.hpp"
 
 namespace sluice::pg {
@@ -160,9 +161,21 @@ void reset_pool(PoolSlot &pool, TimestampTz now) {
     pins.store(0, std::memory_order_relaxed);
   }
   reset_pool_totals(pool);
+  pool.nested_threads.store(0, std::memory_order_relaxed);
+  pool.nested_minimum.store(0, std::memory_order_relaxed);
   pool.peak_waiting.store(pool.queued.load(std::memory_order_relaxed), std::memory_order_relaxed);
   pool.peak_backends.store(pool.backends.load(std::memory_order_relaxed), std::memory_order_relaxed);
   pool.statistics_since_at.store(now, std::memory_order_relaxed);
+}
+
+// The sampler forgets the peaks when it sees the number; see core/stats/resource_track.hpp.
+void reset_peaks(TimestampTz now) {
+  SharedHeader &header = *shared().header;
+  header.resources_since_at.store(now, std::memory_order_relaxed);
+  header.resource_resets.fetch_add(1);
+  for (ResourceTrack &resource : header.resources) {
+    resource.raised.store(0, std::memory_order_relaxed);
+  }
 }
 
 }  // namespace
@@ -246,6 +259,9 @@ PGDLLEXPORT Datum sluice_reset_statistics(PG_FUNCTION_ARGS) {
   for (std::uint32_t i = 0; i < state.header->max_applications; i++) {
     state.applications[i].reset();
   }
+  reset_peaks(now);
+  reset_errors(*state.errors, now);
+  log_event(EventKind::statistics_reset, kNoIndex, kNoProcess, kNoClient, "reset on request");
   PG_RETURN_TIMESTAMPTZ(now);
 }
 

@@ -9,6 +9,7 @@ extern "C" {
 #include "mb/pg_wchar.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/inet.h"
 }
 
@@ -17,9 +18,6 @@ extern "C" {
 
 namespace sluice::pg {
 
-namespace {
-
-// A copy of `value` that is valid text here; see the top of view_row.hpp.
 char *displayable(const char *value) {
   char *copy = pstrdup(value);
   const std::size_t length = strlen(copy);
@@ -33,6 +31,8 @@ char *displayable(const char *value) {
   }
   return copy;
 }
+
+namespace {
 
 void put(ViewRow &row, Datum value, bool is_null) {
   if (row.columns >= kMaxViewColumns) {
@@ -81,6 +81,12 @@ void put_double_or_null(ViewRow &row, double value, bool present) {
   put(row, Float8GetDatum(value), !present);
 }
 
+void put_numeric(ViewRow &row, const char *value) {
+  put(row,
+      DirectFunctionCall3(numeric_in, CStringGetDatum(value), ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)),
+      false);
+}
+
 void put_text(ViewRow &row, const char *value) {
   put(row, CStringGetTextDatum(displayable(value)), false);
 }
@@ -115,6 +121,18 @@ void put_pins(ViewRow &row, std::uint32_t mask) {
     return;
   }
   put(row, PointerGetDatum(construct_array(names, count, TEXTOID, -1, false, TYPALIGN_INT)), false);
+}
+
+void put_int_array(ViewRow &row, const std::int32_t *values, int count) {
+  if (count == 0) {
+    put_null(row);
+    return;
+  }
+  auto *elements = static_cast<Datum *>(palloc(sizeof(Datum) * static_cast<std::size_t>(count)));
+  for (int i = 0; i < count; i++) {
+    elements[i] = Int32GetDatum(values[i]);
+  }
+  put(row, PointerGetDatum(construct_array(elements, count, INT4OID, sizeof(std::int32_t), true, TYPALIGN_INT)), false);
 }
 
 void put_timestamp(ViewRow &row, TimestampTz value) {

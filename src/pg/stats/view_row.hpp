@@ -30,13 +30,16 @@ extern "C" {
 
 namespace sluice::pg {
 
-constexpr int kMaxViewColumns = 48;
+constexpr int kMaxViewColumns = 64;
 
 struct ViewRow {
   Datum values[kMaxViewColumns];
   bool nulls[kMaxViewColumns];
   int columns;
 };
+
+// A copy of `value`, in the current memory context, that is valid text here.
+char *displayable(const char *value);
 
 void start_row(ViewRow &row);
 void put_null(ViewRow &row);
@@ -47,11 +50,13 @@ void put_bigint(ViewRow &row, std::uint64_t value);
 void put_bigint_or_null(ViewRow &row, std::uint64_t value, bool present);
 void put_double(ViewRow &row, double value);
 void put_double_or_null(ViewRow &row, double value, bool present);
+void put_numeric(ViewRow &row, const char *value);  // its digits
 void put_text(ViewRow &row, const char *value);
 void put_text_or_null(ViewRow &row, const char *value, bool present);
 void put_name_or_null(ViewRow &row, const char *value, bool present);
 // The names of the pins in `mask` as text[]; NULL if there is none.
 void put_pins(ViewRow &row, std::uint32_t mask);
+void put_int_array(ViewRow &row, const std::int32_t *values, int count);  // NULL if empty
 void put_timestamp(ViewRow &row, TimestampTz value);  // NULL if 0: not known
 // Two columns, inet and int: NULL and -1 for a Unix socket, NULL and NULL when
 // unknown or not `present` (not to be shown).

@@ -3,11 +3,10 @@
 // Looks at the machine, with open, read, stat and readdir alone.
 //
 // None of PostgreSQL's file functions is used: they raise, and here nothing is
-// an error.  /sys may be missing, read-only, or the host's; /proc may be hidden;
-// a tablespace may have vanished.  All of these end as "unknown" and a reason.
-// Buffers are small and of fixed size; what does not fit is treated as
-// unreadable, but for lines of /proc/self/mountinfo, whose ends hold nothing of
-// interest.
+// an error (see system_files.hpp); a tablespace may have vanished, too.  All of
+// this ends as "unknown" and a reason.  Buffers are small and of fixed size; what
+// does not fit is treated as unreadable, but for lines of /proc/self/mountinfo,
+// whose ends hold nothing of interest.
 //
 // A stat() on a tablespace behind a dead network mount may hang.  Then so does
 // this process alone: pools keep the size they have.
@@ -17,7 +16,6 @@
 #include "pg/tuning/machine.hpp"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -38,82 +36,38 @@
 #include "core/tuning/sizing.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/tuning/system_files.hpp"
 
 namespace sluice::pg {
 
 namespace {
 
-ssize_t read_again(int fd, char *buffer, std::size_t size) {
-  ssize_t got;
-  do {
-    got = read(fd, buffer, size);
-  } while (got < 0 && errno == EINTR);
-  return got;
-}
+// Why something could not be found out: the first failure alone.
+struct Reason {
+  char text[200];
+  TextWriter writer{text, sizeof(text)};
 
-// The whole of a small file; empty if it cannot be read or does not fit.
-template <std::size_t size>
-std::string_view read_file(const char *path, char (&buffer)[size]) {
-  const int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return {};
-  std::size_t length = 0;
-  for (;;) {
-    const ssize_t got = read_again(fd, buffer + length, size - length);
-    if (got <= 0) {
-      close(fd);
-      return got == 0 ? std::string_view(buffer, length) : std::string_view();
-    }
-    length += static_cast<std::size_t>(got);
-    if (length == size) {
-      close(fd);
-      return {};
-    }
+  Reason() = default;
+  Reason(const Reason &) = delete;  // its writer points into it
+  Reason &operator=(const Reason &) = delete;
+
+  bool empty() const { return writer.text().empty(); }
+  void add(const SystemPath &path, int error) {
+    if (empty()) add_read_failure(writer, path, error);
   }
-}
-
-// Shows each line of a file to `see`, without its line end.  Of a line longer
-// than the buffer only the beginning.
-template <typename See>
-bool for_each_line(const char *path, See see) {
-  const int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return false;
-  char buffer[8192];
-  std::size_t length = 0;
-  bool skipping = false;  // the rest of a line that was too long
-  for (;;) {
-    const ssize_t got = read_again(fd, buffer + length, sizeof(buffer) - length);
-    if (got <= 0) break;
-    length += static_cast<std::size_t>(got);
-
-    std::size_t start = 0;
-    while (const void *end = std::memchr(buffer + start, '\n', length - start)) {
-      const std::size_t stop = static_cast<std::size_t>(static_cast<const char *>(end) - buffer);
-      if (!skipping) see(std::string_view(buffer + start, stop - start));
-      skipping = false;
-      start = stop + 1;
-    }
-    std::memmove(buffer, buffer + start, length - start);
-    length -= start;
-    if (length == sizeof(buffer)) {
-      if (!skipping) see(std::string_view(buffer, length));
-      skipping = true;
-      length = 0;
-    }
-  }
-  if (length > 0 && !skipping) see(std::string_view(buffer, length));
-  close(fd);
-  return true;
-}
+};
 
 // ---------------------------------------------------------------- processors
 
-std::string_view read_topology(int cpu, const char *name, char (&buffer)[1024]) {
-  char path[128];
-  std::snprintf(path, sizeof(path), "/sys/devices/system/cpu/cpu%d/topology/%s", cpu, name);
-  return read_file(path, buffer);
+SystemPath topology_path(int cpu, const char *name) {
+  return sys_path("devices/system/cpu/cpu%d/topology/%s", cpu, name);
 }
 
-void count_cores(CoresFound &found) {
+std::string_view read_topology(int cpu, const char *name, char (&buffer)[1024]) {
+  return read_system_file(topology_path(cpu, name), buffer);
+}
+
+void count_cores(CoresFound &found, Reason &reason) {
   unsigned long mask[kMaxCpus / (8 * sizeof(unsigned long))] = {};
   if (sched_getaffinity(0, sizeof(mask), reinterpret_cast<cpu_set_t *>(mask)) != 0) return;
 
@@ -123,8 +77,11 @@ void count_cores(CoresFound &found) {
     char siblings_text[1024];
     char package_text[1024];
     char core_text[1024];
-    std::string_view siblings = read_topology(cpu, "core_cpus_list", siblings_text);
+    const SystemPath siblings_path = topology_path(cpu, "core_cpus_list");
+    int error;
+    std::string_view siblings = read_system_file(siblings_path, siblings_text, &error);
     if (siblings.empty()) siblings = read_topology(cpu, "thread_siblings_list", siblings_text);
+    if (siblings.empty()) reason.add(siblings_path, error);
     counter.add(cpu, siblings, read_topology(cpu, "physical_package_id", package_text),
                 read_topology(cpu, "core_id", core_text));
   }
@@ -134,23 +91,17 @@ void count_cores(CoresFound &found) {
 }
 
 double read_quota(CgroupVersion version, const char *directory) {
-  char path[kPathLength + 32];
   char first[64];
   char second[64];
-  if (version == CgroupVersion::v2) {
-    std::snprintf(path, sizeof(path), "%s/cpu.max", directory);
-    return parse_cpu_max(read_file(path, first));
-  }
-  std::snprintf(path, sizeof(path), "%s/cpu.cfs_quota_us", directory);
-  const std::string_view quota = read_file(path, first);
-  std::snprintf(path, sizeof(path), "%s/cpu.cfs_period_us", directory);
-  return parse_cfs_quota(quota, read_file(path, second));
+  if (version == CgroupVersion::v2) return parse_cpu_max(read_system_file(mounted_path(directory, "cpu.max"), first));
+  const std::string_view quota = read_system_file(mounted_path(directory, "cpu.cfs_quota_us"), first);
+  return parse_cfs_quota(quota, read_system_file(mounted_path(directory, "cpu.cfs_period_us"), second));
 }
 
-double find_quota() {
+double find_quota(Reason &reason) {
   CgroupSearch search;
-  for_each_line("/proc/self/mountinfo", [&search](std::string_view line) { search.see_mountinfo_line(line); });
-  for_each_line("/proc/self/cgroup", [&search](std::string_view line) { search.see_cgroup_line(line); });
+  // What could be seen counts: a mount point without a group is the nearest group.
+  (void)look_for_control_groups(search, reason.writer);
 
   QuotaMinimum minimum;
   for (const CgroupVersion version : {CgroupVersion::v1, CgroupVersion::v2}) {
@@ -177,15 +128,11 @@ struct DeviceTexts {
 
 template <std::size_t size>
 std::string_view read_device_file(DeviceNumber device, const char *name, char (&buffer)[size]) {
-  char path[512];
-  std::snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", device.major, device.minor, name);
-  return read_file(path, buffer);
+  return read_system_file(sys_path("dev/block/%u:%u/%s", device.major, device.minor, name), buffer);
 }
 
 void read_slaves(DeviceNumber device, DeviceFacts &facts) {
-  char path[128];
-  std::snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/slaves", device.major, device.minor);
-  DIR *directory = opendir(path);
+  DIR *directory = opendir(sys_path("dev/block/%u:%u/slaves", device.major, device.minor).text);
   if (directory == nullptr) {
     facts.slaves_incomplete = errno != ENOENT && errno != ENOTDIR;
     return;
@@ -205,11 +152,11 @@ void read_slaves(DeviceNumber device, DeviceFacts &facts) {
   closedir(directory);
 }
 
-DeviceFacts read_device(DeviceNumber device, DeviceTexts &texts) {
+DeviceFacts read_device(DeviceNumber device, DeviceTexts &texts, Reason &reason) {
   DeviceFacts facts;
-  char path[128];
-  std::snprintf(path, sizeof(path), "/sys/dev/block/%u:%u", device.major, device.minor);
-  const ssize_t length = readlink(path, texts.link, sizeof(texts.link));
+  const SystemPath path = sys_path("dev/block/%u:%u", device.major, device.minor);
+  const ssize_t length = readlink(path.text, texts.link, sizeof(texts.link));
+  if (length < 0) reason.add(path, errno);
   if (length <= 0 || static_cast<std::size_t>(length) == sizeof(texts.link)) return facts;
   facts.link = std::string_view(texts.link, static_cast<std::size_t>(length));
 
@@ -228,14 +175,17 @@ DeviceFacts read_device(DeviceNumber device, DeviceTexts &texts) {
 }
 
 // The device number is one of no block device: ask the table of mounts.
-void add_mount(DiskCensus &census, const char *path) {
+void add_mount(DiskCensus &census, const char *path, Reason &reason) {
   char resolved[PATH_MAX];
   if (realpath(path, resolved) == nullptr) {
     census.add_unknown(path, "cannot be resolved");
     return;
   }
   MountSearch search(resolved);
-  for_each_line("/proc/self/mountinfo", [&search](std::string_view line) { search.see_mountinfo_line(line); });
+  const SystemPath mounts = proc_path("self/mountinfo");
+  int error;
+  if (!for_each_system_line(mounts, [&search](std::string_view line) { search.see_mountinfo_line(line); }, &error))
+    reason.add(mounts, error);
   if (!search.found()) {
     census.add_unknown(path, "is not in the table of mounts");
     return;
@@ -260,25 +210,25 @@ void add_mount(DiskCensus &census, const char *path) {
   }
 }
 
-void add_place(DiskCensus &census, const char *path) {
+void add_place(DiskCensus &census, const char *path, Reason &reason) {
   struct stat place;
   if (stat(path, &place) != 0) {
     census.add_unknown(path, "cannot be examined");
   } else if (major(place.st_dev) != 0) {
     census.add(DeviceNumber{major(place.st_dev), minor(place.st_dev)});
   } else {
-    add_mount(census, path);
+    add_mount(census, path, reason);
   }
 }
 
-void count_disks(DiskCensus &census) {
-  add_place(census, ".");
+void count_disks(DiskCensus &census, Reason &reason) {
+  add_place(census, ".", reason);
   if (DIR *directory = opendir("pg_tblspc")) {
     while (const dirent *entry = readdir(directory)) {
       if (entry->d_name[0] == '.') continue;
       char path[300];
       std::snprintf(path, sizeof(path), "pg_tblspc/%s", entry->d_name);
-      add_place(census, path);
+      add_place(census, path, reason);
     }
     closedir(directory);
   } else {
@@ -288,8 +238,31 @@ void count_disks(DiskCensus &census) {
   DeviceNumber device;
   while (census.next(device)) {
     DeviceTexts texts;
-    census.visit(read_device(device, texts));
+    census.visit(read_device(device, texts, reason));
   }
+}
+
+void write_cores_reason(MachineSnapshot &snapshot, CoresLimit limit, const Reason &topology, const Reason &quota) {
+  TextWriter reason(snapshot.cores_reason, sizeof(snapshot.cores_reason));
+  reason.add(cores_limit_phrase(limit));
+  if (limit == CoresLimit::configured) return;
+  if (snapshot.physical_cores <= 0 && !topology.empty()) reason.add("; ").add(topology.writer.text());
+  if (!quota.empty()) reason.add("; CPU quota unknown: ").add(quota.writer.text());
+}
+
+void write_spindles(MachineSnapshot &snapshot) {
+  TextWriter text(snapshot.spindles_reason, sizeof(snapshot.spindles_reason));
+  if (setting_spindles >= 0) {
+    snapshot.spindles = setting_spindles;
+    text.add("set by sluice.spindles");
+    return;
+  }
+  DiskCensus census;
+  Reason reason;
+  count_disks(census, reason);
+  snapshot.spindles = census.spindles();
+  text.add(census.reason());
+  if (snapshot.spindles < 0 && !reason.empty()) text.add("; ").add(reason.writer.text());
 }
 
 }  // namespace
@@ -298,26 +271,18 @@ void refresh_machine_facts(double miss_ratio) {
   MachineSnapshot snapshot;
 
   CoresFound found;
+  Reason topology;
+  Reason quota;
   found.configured = setting_cores;
-  count_cores(found);
-  found.quota_cores = find_quota();
+  count_cores(found, topology);
+  found.quota_cores = find_quota(quota);
   const CoresDecision cores = decide_cores(found);
   snapshot.logical_cpus = found.logical_cpus;
   snapshot.physical_cores = found.physical_cores;
   snapshot.quota_cores = found.quota_cores;
   snapshot.cores = cores.cores;
-  TextWriter(snapshot.cores_reason, sizeof(snapshot.cores_reason)).add(cores_limit_phrase(cores.limit));
-
-  TextWriter spindles_reason(snapshot.spindles_reason, sizeof(snapshot.spindles_reason));
-  if (setting_spindles >= 0) {
-    snapshot.spindles = setting_spindles;
-    spindles_reason.add("set by sluice.spindles");
-  } else {
-    DiskCensus census;
-    count_disks(census);
-    snapshot.spindles = census.spindles();
-    spindles_reason.add(census.reason());
-  }
+  write_cores_reason(snapshot, cores.limit, topology, quota);
+  write_spindles(snapshot);
 
   snapshot.miss_ratio = miss_ratio;
   snapshot.rule_size = rule_size(cores.cores, effective_spindles(snapshot.spindles, miss_ratio));

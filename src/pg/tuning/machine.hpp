@@ -7,7 +7,7 @@
 
 namespace sluice::pg {
 
-// Reads /proc and /sys, works out the sizing rule, and publishes all of it in
+// Reads /proc and /sys (sluice.procfs, sluice.sysfs), works out the sizing rule, and publishes all of it in
 // MachineFacts.  For the statistician alone (MachineFacts has one writer).
 // miss_ratio: of the buffer cache, < 0 if unknown.  Takes a few milliseconds,
 // raises nothing: what cannot be read is unknown, with the reason on record.

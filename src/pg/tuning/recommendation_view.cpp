@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: PostgreSQL
 //
-// sluice.sizing and sluice.recommendations: the numbers are collected here and
-// put into words and SQL; what follows from them is decided in core/tuning.
+// sluice.recommendations: the numbers are collected here and put into words and
+// SQL; what follows from them is decided in core/tuning/recommendations.
 //
-// Like the other views these take no lock: gauges of one pool may be moments
+// Like the other views this takes no lock: gauges of one pool may be moments
 // apart.  A pool that is given away while it is read is left out.
 
 #include "pg/stats/view_row.hpp"
@@ -17,91 +17,18 @@ extern "C" {
 }
 
 #include "core/stats/pool_totals.hpp"
-#include "core/tuning/machine_snapshot.hpp"
 #include "core/tuning/recommendations.hpp"
-#include "core/tuning/sizing.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/stats/snapshot.hpp"
+#include "pg/tuning/pool_sizing.hpp"
+#include "pg/tuning/system_files.hpp"
 
 namespace sluice::pg {
 
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-
-struct Machine {
-  bool known;  // the statistician has looked at least once
-  MachineSnapshot facts;
-};
-
-Machine look_at_machine() {
-  Machine machine{};
-  machine.known = read_machine_facts(shared().header->machine, machine.facts);
-  return machine;
-}
-
-// ---------------------------------------------------------------- sizing
-
-void put_machine(ViewRow &row, const Machine &machine) {
-  const MachineSnapshot &facts = machine.facts;
-  put_double_or_null(row, facts.cores, machine.known);
-  put_int_or_null(row, facts.physical_cores, machine.known && facts.physical_cores > 0);
-  put_int_or_null(row, facts.logical_cpus, machine.known && facts.logical_cpus > 0);
-  put_double_or_null(row, facts.quota_cores, machine.known && facts.quota_cores > 0);
-  put_text_or_null(row, facts.cores_reason, machine.known);
-  put_int_or_null(row, facts.spindles, machine.known && facts.spindles >= 0);
-  put_double_or_null(row, facts.miss_ratio, machine.known && facts.miss_ratio >= 0);
-  put_double_or_null(row, effective_spindles(facts.spindles, facts.miss_ratio), machine.known);
-  put_text_or_null(row, facts.spindles_reason, machine.known);
-}
-
-const char *rule_note(const Machine &machine) {
-  if (!machine.known) return "the statistician has not looked at the machine yet";
-  const MachineSnapshot &facts = machine.facts;
-  const double spindles = effective_spindles(facts.spindles, facts.miss_ratio);
-  const char *note = psprintf("%.4g * 2 + %.4g, rounded, at least 1", facts.cores, spindles);
-  if (facts.spindles < 0) return psprintf("%s; unknown spindles count as 0, sluice.spindles sets them", note);
-  if (facts.spindles > 0 && facts.miss_ratio < 0) return psprintf("%s; nothing has been read yet", note);
-  return note;
-}
-
-const char *sizing_note(const SizingRow &row, const SizingQuestion &question, const Machine &machine) {
-  switch (row.rule) {
-    case SizingRule::cores_and_spindles:
-      return rule_note(machine);
-    case SizingRule::configured:
-      return row.size < 0 ? "sluice.max_pool_size is -1: the pool follows the rule" : "sluice.max_pool_size";
-    case SizingRule::max_backends:
-      return "sluice.max_backends, for all pools together";
-    case SizingRule::deadlock_minimum:
-      if (row.size < 0) return "Tn * (Cm - 1) + 1 for Tn threads that hold Cm connections each; no clients now";
-      return psprintf("Tn * (Cm - 1) + 1 if each of Tn = " INT64_FORMAT " threads held Cm = 2 of the " INT64_FORMAT
-                      " connections of now; of no interest if each holds one",
-                      (question.clients + 1) / 2, question.clients);
-  }
-  return "";
-}
-
-// names: null for the rows about a pool that does not exist yet.
-void emit_sizing(FunctionCallInfo fcinfo, const PoolNames *names, const SizingQuestion &question,
-                 const Machine &machine) {
-  const SizingTable table = decide_sizing(question);
-  for (const SizingRow &rule : table.rows) {
-    ViewRow row;
-    start_row(row);
-    put_name_or_null(row, names ? names->database : "", names != nullptr);
-    put_name_or_null(row, names ? names->role : "", names != nullptr);
-    put_text(row, sizing_rule_phrase(rule.rule).data());
-    put_int_or_null(row, static_cast<std::int32_t>(rule.size), rule.size >= 0);
-    put_bool(row, rule.binds);
-    put_machine(row, machine);
-    put_text(row, sizing_note(rule, question, machine));
-    emit_row(fcinfo, row);
-  }
-}
-
-// ---------------------------------------------------------------- recommendations
 
 // One row of sluice.recommendations; the strings live in the current memory context.
 struct Advisory {
@@ -111,8 +38,12 @@ struct Advisory {
   const char *recommended;  // null: there is no value to set
   const char *reason;
   const char *evidence;
-  const char *sql;  // null: nothing that SQL could do
+  const char *confidence;  // how much the advice rests on
+  const char *sql;         // null: nothing that SQL could do
 };
+
+// Numbers that have been counted, and limits that are what they are.
+constexpr const char *kObserved = "observed";
 
 void emit_advisory(FunctionCallInfo fcinfo, const Advisory &advisory) {
   ViewRow row;
@@ -123,6 +54,7 @@ void emit_advisory(FunctionCallInfo fcinfo, const Advisory &advisory) {
   put_text_or_null(row, advisory.recommended, advisory.recommended != nullptr);
   put_text(row, advisory.reason);
   put_text(row, advisory.evidence);
+  put_text(row, advisory.confidence != nullptr ? advisory.confidence : kObserved);
   put_text_or_null(row, advisory.sql, advisory.sql != nullptr);
   emit_row(fcinfo, row);
 }
@@ -131,9 +63,12 @@ const char *number(std::int64_t value) {
   return psprintf(INT64_FORMAT, value);
 }
 
+// One statement: ALTER SYSTEM does not run in a string of several.
 const char *set_for_server(const char *setting, std::int64_t value) {
-  return psprintf("ALTER SYSTEM SET %s = " INT64_FORMAT "; SELECT pg_reload_conf();", setting, value);
+  return psprintf("ALTER SYSTEM SET %s = " INT64_FORMAT ";", setting, value);
 }
+
+constexpr const char *kThenReload = "; takes effect with SELECT pg_reload_conf()";
 
 // Settings that are read at start alone.
 const char *set_for_next_start(const char *setting, std::int64_t value) {
@@ -141,18 +76,26 @@ const char *set_for_next_start(const char *setting, std::int64_t value) {
 }
 
 const char *set_for_pool(const PoolNames &names, const char *setting, const char *value) {
-  // Backends that run already are replaced at once, not with the dispatcher's next look at them.
-  return psprintf("ALTER ROLE %s IN DATABASE %s SET %s = %s; SELECT sluice.retire_backends(%s, %s);",
-                  quote_identifier(names.role), quote_identifier(names.database), setting, value,
-                  quote_literal_cstr(names.database), quote_literal_cstr(names.role));
+  return psprintf("ALTER ROLE %s IN DATABASE %s SET %s = %s;", quote_identifier(names.role),
+                  quote_identifier(names.database), setting, value);
 }
 
-PoolPressure measure_pool(const PoolSlot &pool, const PoolTotals &totals, int rule_size) {
+int nested_reserve() {
+  return static_cast<int>(shared().header->backend_slots - shared().header->max_backends);
+}
+
+PoolPressure measure_pool(const PoolSlot &pool, const PoolTotals &totals, const PoolSizing &sizing) {
   PoolPressure pressure;
   pressure.session_mode = pool.mode.load(kRelaxed) == static_cast<std::int32_t>(PoolMode::session);
   pressure.configured = pool.configured_max_size.load(kRelaxed);
   pressure.max_size = pool.max_size.load(kRelaxed);
-  pressure.rule_size = rule_size;
+  pressure.rule_size = sizing.question.rule_size;
+  pressure.advised = sizing.table.advised_size;
+  pressure.bound = sizing.table.bound;
+  pressure.measured = sizing.table.advised_by != SizingRule::cores_and_spindles;
+  const double predicted_now = predicted_commits_per_s(sizing, pressure.max_size);
+  const double predicted = predicted_commits_per_s(sizing, pressure.advised);
+  if (predicted_now > 0 && predicted > 0) pressure.throughput_gain = predicted / predicted_now;
   pressure.clients = pool.clients.load(kRelaxed);
   pressure.backends = pool.backends.load(kRelaxed);
   pressure.thinking = pool.thinking.load(kRelaxed);
@@ -163,7 +106,10 @@ PoolPressure measure_pool(const PoolSlot &pool, const PoolTotals &totals, int ru
   pressure.waits = totals.waits;
   pressure.acquire_timeouts = pool.acquire_timeouts.load(kRelaxed);
   pressure.start_failures = pool.start_failures.load(kRelaxed);
-  pressure.idle_transaction_timeout_ms = IdleInTransactionSessionTimeout;
+  pressure.leaks = pool.leaks.load(kRelaxed);
+  pressure.nested_acquires = pool.nested_acquires.load(kRelaxed);
+  pressure.max_backends = static_cast<int>(shared().header->max_backends);
+  pressure.idle_transaction_timeout_ms = pool.idle_transaction_timeout_ms.load(kRelaxed);
   return pressure;
 }
 
@@ -193,44 +139,135 @@ const char *start_failure_evidence(std::uint32_t index, const PoolNames &names, 
 }
 
 const char *shrink_reason(const PoolPressure &pool) {
-  if (pool.peak_backends - pool.thinking - pool.pinned > pool.rule_size) {
+  if (pool.measured && pool.throughput_gain >= kThroughputWorthMention)
+    return "fewer backends get more done: beyond the advised size they compete with each other instead of finishing";
+  if (pool.measured) return "fewer backends get as much done, and each one less saves memory and makes latency shorter";
+  if (pool.peak_backends - pool.thinking - pool.pinned > pool.advised)
     return "more backends than the machine has cores and disks for compete with each other instead of finishing; "
            "-1 lets the pool follow the rule";
-  }
   return "the pool may become far larger than the machine can serve, but has not yet; "
          "-1 lets it follow the rule";
 }
 
-Advisory pool_size_advisory(const Recommendation &item, const PoolNames &names, const PoolPressure &pool) {
+const char *grow_reason(const PoolPressure &pool) {
+  return pool.measured ? "clients wait, and more backends have been measured to get more done"
+                       : "clients wait although the machine could serve more of them; -1 lets the pool follow the rule";
+}
+
+const char *size_evidence(const PoolPressure &pool, const PoolSizing &sizing) {
+  if (!pool.measured) return psprintf("cores * 2 + spindles is %d; %s", pool.rule_size, pool_evidence(pool));
+  const double now = predicted_commits_per_s(sizing, pool.max_size);
+  return psprintf("%s %d: %.0f transactions/s predicted there, %s at %d; %s",
+                  sizing_rule_phrase(sizing.table.advised_by).data(), pool.advised,
+                  predicted_commits_per_s(sizing, pool.advised), now > 0 ? psprintf("%.0f", now) : "an unknown number",
+                  pool.max_size, pool_evidence(pool));
+}
+
+const char *size_confidence(const PoolSizing &sizing) {
+  switch (sizing.table.advised_by) {
+    case SizingRule::measured_knee:
+      return describe(sizing.question.knee_confidence).data();
+    case SizingRule::calibrated:
+      return "measured";
+    default:
+      return "rule of thumb";
+  }
+}
+
+Advisory pool_size_advisory(const Recommendation &item, const PoolNames &names, const PoolPressure &pool,
+                            const PoolSizing &sizing) {
   Advisory advisory{};
   advisory.setting = "sluice.max_pool_size";
   advisory.current = number(item.current);
   advisory.recommended = number(item.recommended);
+  advisory.reason = item.advice == Advice::shrink_pool ? shrink_reason(pool) : grow_reason(pool);
+  advisory.evidence = size_evidence(pool, sizing);
+  advisory.confidence = size_confidence(sizing);
+  // A pool that differs from the server has its value from ALTER ROLE or ALTER DATABASE; what has been measured was
+  // measured for this pool alone.
+  if (pool.measured || pool.configured != setting_max_pool_size) {
+    advisory.sql = set_for_pool(names, "sluice.max_pool_size", advisory.recommended);
+    return advisory;
+  }
+  advisory.reason = psprintf("%s%s", advisory.reason, kThenReload);
+  advisory.sql = set_for_server("sluice.max_pool_size", item.recommended);
+  return advisory;
+}
+
+Advisory calibrate_advisory(const PoolPressure &pool) {
+  Advisory advisory{};
+  advisory.setting = "sluice.max_pool_size";
+  advisory.current = psprintf("%d", pool.max_size);
   advisory.reason =
-      item.advice == Advice::shrink_pool
-          ? shrink_reason(pool)
-          : "clients wait although the machine could serve more of them; -1 lets the pool follow the rule";
-  advisory.evidence = psprintf("cores * 2 + spindles is %d; %s", pool.rule_size, pool_evidence(pool));
-  // A pool that differs from the server has its value from ALTER ROLE or ALTER DATABASE.
-  advisory.sql = pool.configured == setting_max_pool_size
-                     ? set_for_server("sluice.max_pool_size", item.recommended)
-                     : set_for_pool(names, "sluice.max_pool_size", advisory.recommended);
+      "clients wait in a full pool of the size the rule gives, and nothing has been measured yet that says whether "
+      "more backends would get more done: measure it in the pool's database, at a quiet time, with a statement that is "
+      "typical of this pool instead of SELECT 1; it is really executed";
+  advisory.evidence = pool_evidence(pool);
+  advisory.confidence = "none";
+  advisory.sql = "SELECT * FROM sluice.calibrate('SELECT 1');";
+  return advisory;
+}
+
+Advisory nested_advisory(const Recommendation &item, const PoolSlot &slot) {
+  Advisory advisory{};
+  advisory.setting = "sluice.nested_reserve";
+  advisory.current = psprintf("%d", nested_reserve());
+  advisory.reason =
+      "threads of an application hold one connection and wait for a second one, until one of them gives up: let them "
+      "use one at a time; a reserve, or as many backends as they need, also lets them go on";
+  advisory.evidence = psprintf(UINT64_FORMAT " times all backends were held by applications that waited for another one; "
+                               "Tn * (Cm - 1) + 1 = %d backends would have been enough, sluice.max_backends is " INT64_FORMAT,
+                               slot.nested_acquires.load(kRelaxed), slot.nested_minimum.load(kRelaxed), item.current);
+  advisory.confidence = "probable";
+  advisory.sql = "SELECT * FROM sluice.events WHERE kind = 'nested_acquire';";
+  return advisory;
+}
+
+Advisory pin_advisory(const PoolNames &names, const PoolPressure &pool) {
+  Advisory advisory{};
+  advisory.setting = "sluice.pin_timeout";
+  advisory.current = psprintf("%dms", setting_pin_timeout);
+  advisory.reason =
+      "clients wait while others are pinned to backends and do nothing; find out by what they are pinned, let the "
+      "application do without, or end them";
+  advisory.evidence = pool_evidence(pool);
+  advisory.sql = psprintf("SELECT client, application_name, pins, pinned_ms FROM sluice.clients WHERE database = %s AND "
+                          "role = %s AND pins IS NOT NULL ORDER BY pinned_ms DESC;",
+                          quote_literal_cstr(names.database), quote_literal_cstr(names.role));
+  return advisory;
+}
+
+Advisory idle_advisory(const Recommendation &item, const PoolNames &names, const PoolPressure &pool) {
+  Advisory advisory{};
+  advisory.setting = "idle_in_transaction_session_timeout";
+  advisory.current = psprintf(INT64_FORMAT "ms", item.current);
+  advisory.recommended = psprintf(INT64_FORMAT "ms", item.recommended);
+  advisory.reason = item.advice == Advice::end_idle_transactions
+                        ? "clients wait for backends whose own clients do nothing inside a transaction; "
+                          "a larger pool would only hold more of them"
+                        : "transactions held backends for longer than sluice.leak_threshold while clients waited";
+  advisory.evidence = psprintf("%s; " UINT64_FORMAT " transactions were in the way for too long", pool_evidence(pool),
+                               pool.leaks);
+  advisory.sql = set_for_pool(names, advisory.setting, psprintf("'%s'", advisory.recommended));
   return advisory;
 }
 
 Advisory pool_advisory(const Recommendation &item, std::uint32_t index, const PoolNames &names,
-                       const PoolPressure &pool) {
+                       const PoolPressure &pool, const PoolSizing &sizing) {
   Advisory advisory{};
   switch (item.advice) {
     case Advice::end_idle_transactions:
-      advisory.setting = "idle_in_transaction_session_timeout";
-      advisory.current = psprintf(INT64_FORMAT "ms", item.current);
-      advisory.recommended = psprintf(INT64_FORMAT "ms", item.recommended);
-      advisory.reason =
-          "clients wait for backends whose own clients do nothing inside a transaction; "
-          "a larger pool would only hold more of them";
-      advisory.evidence = pool_evidence(pool);
-      advisory.sql = set_for_pool(names, advisory.setting, psprintf("'%s'", advisory.recommended));
+    case Advice::end_long_transactions:
+      advisory = idle_advisory(item, names, pool);
+      break;
+    case Advice::calibrate:
+      advisory = calibrate_advisory(pool);
+      break;
+    case Advice::break_nested_acquire:
+      advisory = nested_advisory(item, shared().pools[index]);
+      break;
+    case Advice::release_pins:
+      advisory = pin_advisory(names, pool);
       break;
     case Advice::one_backend_per_client:
       advisory.setting = "sluice.max_pool_size";
@@ -249,7 +286,7 @@ Advisory pool_advisory(const Recommendation &item, std::uint32_t index, const Po
           "clients gave up waiting although the pool has the size it should have; "
           "look for long statements and transactions that hold its backends";
       advisory.evidence = pool_evidence(pool);
-      advisory.sql = psprintf("SELECT * FROM sluice.backends WHERE database = %s AND role = %s;",
+      advisory.sql = psprintf("SELECT * FROM sluice.holders WHERE database = %s AND role = %s;",
                               quote_literal_cstr(names.database), quote_literal_cstr(names.role));
       break;
     case Advice::mend_starts:
@@ -262,7 +299,7 @@ Advisory pool_advisory(const Recommendation &item, std::uint32_t index, const Po
       advisory.sql = "SELECT * FROM sluice.backends WHERE state = 'failed';";
       break;
     default:
-      advisory = pool_size_advisory(item, names, pool);
+      advisory = pool_size_advisory(item, names, pool, sizing);
       break;
   }
   advisory.subject = psprintf("pool \"%s/%s\"", names.database, names.role);
@@ -286,16 +323,19 @@ ServerPressure measure_server(const Machine &machine) {
   pressure.machine_known = machine.known;
   pressure.spindles = machine.facts.spindles;
   pressure.miss_ratio = machine.facts.miss_ratio;
+  pressure.track_timing = setting_track_timing;
+  pressure.nested_reserve = nested_reserve();
   return pressure;
 }
 
-void add_pool(ServerPressure &server, const PoolTotals &totals, const PoolPressure &pool) {
+void add_pool(ServerPressure &server, const PoolSlot &slot, const PoolTotals &totals, const PoolPressure &pool) {
   server.thinking += pool.thinking;
   server.pinned += pool.pinned;
   server.queued += pool.queued;
   server.wanted_backends += sensible_size(pool);
   server.oversized_pools += sensible_size(pool) < pool.max_size ? 1 : 0;
   server.acquire_timeouts += pool.acquire_timeouts;
+  server.nested_minimum = Max(server.nested_minimum, slot.nested_minimum.load(kRelaxed));
   server.pooled_transactions += totals.transactions;
 }
 
@@ -308,7 +348,10 @@ Advisory server_limit_advisory(const Recommendation &item, const ServerPressure 
   Advisory advisory{};
   if (item.advice == Advice::raise_max_backends) {
     advisory.setting = "sluice.max_backends";
-    advisory.reason = "clients wait, and no pool may start another backend; takes a restart of the server";
+    advisory.reason =
+        server.nested_minimum > server.max_backends + server.nested_reserve
+            ? "applications hold all backends and wait for another one; takes a restart of the server"
+            : "clients wait, and no pool may start another backend; takes a restart of the server";
     advisory.evidence = psprintf(
         "%d of %d backends, %d of them idle in transaction, %d pinned; %d clients waiting; "
         "the pools together may want " INT64_FORMAT,
@@ -352,12 +395,21 @@ Advisory server_advisory(const Recommendation &item, const ServerPressure &serve
       advisory.recommended = "number of rotating disks";
       advisory.reason =
           "the number of rotating disks is unknown and counts as 0 in the sizing rule: say how "
-          "many there are, or, as this SQL does, that there are none (solid state disks)";
-      advisory.evidence = machine.facts.miss_ratio < 0
-                              ? machine.facts.spindles_reason
-                              : psprintf("%s; miss ratio of the buffer cache %.4f", machine.facts.spindles_reason,
-                                         machine.facts.miss_ratio);
+          "many there are, or, as this SQL does, that there are none (solid state disks); takes effect with SELECT "
+          "pg_reload_conf()";
+      advisory.evidence = shown_system_text(machine.facts.spindles_reason);
+      if (machine.facts.miss_ratio >= 0)
+        advisory.evidence =
+            psprintf("%s; miss ratio of the buffer cache %.4f", advisory.evidence, machine.facts.miss_ratio);
       advisory.sql = set_for_server("sluice.spindles", 0);
+      break;
+    case Advice::track_timing:
+      advisory.setting = "sluice.track_timing";
+      advisory.current = "off";
+      advisory.recommended = "on";
+      advisory.reason = psprintf("nothing is measured: no wait times, no knee, no leaks%s", kThenReload);
+      advisory.evidence = "the setting is off";
+      advisory.sql = "ALTER SYSTEM SET sluice.track_timing = on;";
       break;
     default:
       advisory = server_limit_advisory(item, server);
@@ -371,34 +423,7 @@ Advisory server_advisory(const Recommendation &item, const ServerPressure &serve
 
 extern "C" {
 
-PG_FUNCTION_INFO_V1(sluice_sizing);
 PG_FUNCTION_INFO_V1(sluice_recommendations);
-
-PGDLLEXPORT Datum sluice_sizing(PG_FUNCTION_ARGS) {
-  require_shared_memory();
-  InitMaterializedSRF(fcinfo, 0);
-
-  const SharedState &state = shared();
-  const Machine machine = look_at_machine();
-  SizingQuestion question;
-  question.rule_size = machine.known ? machine.facts.rule_size : 0;
-  question.max_backends = static_cast<int>(state.header->max_backends);
-
-  bool any = false;
-  for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
-    PoolNames names;
-    if (!copy_pool_names(i, names)) continue;
-    question.configured = state.pools[i].configured_max_size.load(kRelaxed);
-    question.clients = Max(state.pools[i].clients.load(kRelaxed), 0);
-    emit_sizing(fcinfo, &names, question, machine);
-    any = true;
-  }
-  if (!any) {
-    question.configured = setting_max_pool_size;
-    emit_sizing(fcinfo, nullptr, question, machine);
-  }
-  return static_cast<Datum>(0);
-}
 
 PGDLLEXPORT Datum sluice_recommendations(PG_FUNCTION_ARGS) {
   require_shared_memory();
@@ -408,16 +433,18 @@ PGDLLEXPORT Datum sluice_recommendations(PG_FUNCTION_ARGS) {
   const Machine machine = look_at_machine();
   ServerPressure server = measure_server(machine);
   auto *totals = static_cast<PoolTotals *>(palloc(sizeof(PoolTotals)));
+  auto *sizing = static_cast<PoolSizing *>(palloc(sizeof(PoolSizing)));
 
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
     PoolNames names;
     if (!copy_pool_names(i, names)) continue;
     collect_pool_totals(state, i, false, *totals);
-    const PoolPressure pool = measure_pool(state.pools[i], *totals, machine.known ? machine.facts.rule_size : 0);
-    add_pool(server, *totals, pool);
+    look_at_pool_sizing(i, machine, *sizing);
+    const PoolPressure pool = measure_pool(state.pools[i], *totals, *sizing);
+    add_pool(server, state.pools[i], *totals, pool);
     const Recommendations list = recommend_for_pool(pool);
     for (std::size_t k = 0; k < list.count; k++) {
-      emit_advisory(fcinfo, pool_advisory(list.items[k], i, names, pool));
+      emit_advisory(fcinfo, pool_advisory(list.items[k], i, names, pool, *sizing));
     }
   }
 
