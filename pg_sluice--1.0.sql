@@ -90,7 +90,7 @@ COMMENT ON COLUMN sluice.pools.total IS
 COMMENT ON COLUMN sluice.pools.active IS
   'Backends that execute for a client.';
 COMMENT ON COLUMN sluice.pools.idle IS
-  'Backends without work.';
+  'Backends without work, those lingering on a client included.';
 COMMENT ON COLUMN sluice.pools.in_transaction IS
   'Backends whose client thinks between the statements of a transaction. They count against sluice.max_backends, not against max_size.';
 COMMENT ON COLUMN sluice.pools.held IS
@@ -116,7 +116,7 @@ COMMENT ON COLUMN sluice.pools.leases IS
 COMMENT ON COLUMN sluice.pools.waits IS
   'Of these leases, those that had to queue for a backend.';
 COMMENT ON COLUMN sluice.pools.wait_p50_us IS
-  'Median time a lease waited for a backend, in microseconds, over all leases: one that did not queue waited 0. Off by at most 3 percent. NULL before the first lease.';
+  'Median time a lease waited for a backend, in microseconds, over all leases: one that found a backend free waited 0. Off by at most 1.6 percent. NULL before the first lease.';
 COMMENT ON COLUMN sluice.pools.wait_p95_us IS
   '95th percentile of the time a lease waited for a backend, in microseconds.';
 COMMENT ON COLUMN sluice.pools.wait_p99_us IS
@@ -136,7 +136,7 @@ COMMENT ON COLUMN sluice.pools.retirements IS
 COMMENT ON COLUMN sluice.pools.clients_total IS
   'Clients that have connected to this pool.';
 COMMENT ON COLUMN sluice.pools.cancels IS
-  'Queries cancelled on a client''s request.';
+  'Cancel requests with a valid key, whether or not a query was running.';
 COMMENT ON COLUMN sluice.pools.clients_lost IS
   'Clients that vanished inside a transaction or a result.';
 COMMENT ON COLUMN sluice.pools.pins_temporary_objects IS
@@ -218,7 +218,7 @@ COMMENT ON COLUMN sluice.clients.database IS
 COMMENT ON COLUMN sluice.clients.role IS
   'Role it has logged in with; NULL until it is authenticated.';
 COMMENT ON COLUMN sluice.clients.state IS
-  'authenticating: logging in; ready: has sent something and waits for a backend; leased: has a backend; idle: has nothing to do; closing: on its way out.';
+  'authenticating: logging in; ready: has sent something and waits for a backend; leased: has a backend, also one that only lingers on it; idle: has nothing to do; closing: on its way out.';
 COMMENT ON COLUMN sluice.clients.application_name IS
   'What it called itself when it connected. NULL unless the reader has the privileges of the client''s role or of pg_read_all_stats.';
 COMMENT ON COLUMN sluice.clients.client_addr IS
@@ -290,9 +290,9 @@ COMMENT ON COLUMN sluice.backends.database IS
 COMMENT ON COLUMN sluice.backends.role IS
   'Role of its pool.';
 COMMENT ON COLUMN sluice.backends.state IS
-  'starting: not ready yet; waiting: without work; lingering: without work, still beside its last client; active: executes; thinking: its client''s turn inside a transaction; held: its client''s turn outside a transaction, and the client keeps it; pinned: the same, because of session state that cannot be carried; retiring: leaving; failed: could not start.';
+  'starting: not ready yet; waiting: without work; assigned: a new client has been given to it; lingering: without work, still beside its last client; active: executes; thinking: its client''s turn inside a transaction; held: its client''s turn outside a transaction, and the client keeps it; pinned: the same, because of session state that cannot be carried; retiring: leaving; failed: could not start.';
 COMMENT ON COLUMN sluice.backends.client IS
-  'Client it serves, as in sluice.clients; NULL if none.';
+  'Client it serves or lingers on, as in sluice.clients; NULL if none.';
 COMMENT ON COLUMN sluice.backends.client_application IS
   'What that client called itself when it connected. NULL unless the reader has the privileges of the client''s role or of pg_read_all_stats.';
 COMMENT ON COLUMN sluice.backends.pins IS
@@ -416,7 +416,7 @@ AS 'MODULE_PATHNAME', 'sluice_reset_statistics'
 LANGUAGE C VOLATILE PARALLEL UNSAFE;
 
 COMMENT ON FUNCTION sluice.reset_statistics() IS
-  'Restarts the counters, percentiles and peaks of all pools and applications, sluice.errors, and the fit of the measured knee; returns the new statistics_since. The counters of sluice.status, sluice.history and sluice.events go on.';
+  'Restarts the counters, percentiles and peaks of all pools and applications, sluice.errors, and the fit of the measured knee; returns the new statistics_since. The counters of sluice.status, sluice.history and sluice.events go on, and a calibration stays.';
 
 REVOKE ALL ON FUNCTION sluice.cancel_client(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION sluice.disconnect_client(integer) FROM PUBLIC;
@@ -829,7 +829,7 @@ CREATE FUNCTION sluice.pressure(
 )
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'sluice_pressure'
-LANGUAGE C VOLATILE PARALLEL SAFE ROWS 30;
+LANGUAGE C VOLATILE PARALLEL RESTRICTED ROWS 30;
 
 CREATE VIEW sluice.pressure AS
   SELECT * FROM sluice.pressure();
@@ -983,7 +983,7 @@ COMMENT ON COLUMN sluice.sizing.size IS
 COMMENT ON COLUMN sluice.sizing.binds IS
   'Whether this rule is the one in force. True in one row of each pool.';
 COMMENT ON COLUMN sluice.sizing.advised IS
-  'Whether the advice follows this rule: the measured knee where its confidence is medium or high, else a calibration, else cores * 2 + spindles, limited by max_backends. False in all rows of a pool in session mode.';
+  'Whether the advice follows this rule: the measured knee where its confidence is medium or high; else a calibration; else a knee that is only a bound (throughput still grew, or never grew) where the rule lies beyond it; else cores * 2 + spindles. Limited by max_backends. False in all rows of a pool in session mode.';
 COMMENT ON COLUMN sluice.sizing.confidence IS
   'How much the size rests on: rule of thumb; none, low, medium or high (of the fit); measured (by a calibration). NULL for limits.';
 COMMENT ON COLUMN sluice.sizing.note IS
@@ -1144,7 +1144,7 @@ CREATE VIEW sluice.recommendations AS
   UNION ALL
   SELECT 'server', resource, value::text, needed::text,
          'the operating system does not allow what this configuration needs',
-         explanation || '; to be raised there: ' || command, 'observed',
+         explanation || '; see there: ' || command, 'observed',
          'SELECT * FROM sluice.system_limits WHERE verdict = ''too low'';'
     FROM sluice.system_limits() WHERE verdict = 'too low' AND resource NOT LIKE '%RLIMIT_NOFILE%';
 

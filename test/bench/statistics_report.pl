@@ -66,22 +66,13 @@ sub agreement_row
   return;
 }
 
-# The way from the client to a backend that is free: the least median of all loads.
-sub path_us
-{
-  my @medians = grep { defined } map { only($_, 'admission_p50_us', 'client') } @{ $order{agreement} };
-  my ($least) = sort { $a <=> $b } @medians;
-  return $least || 0;
-}
-
 sub wait_rows
 {
-  my ($name, $path) = @_;
+  my ($name) = @_;
   foreach my $which (qw(p50 p95 p99))
   {
     my $client = only($name, "admission_${which}_us", 'client');
     next unless defined $client;
-    $client -= $path;
     agreement_row($name, "wait $which", only($name, "wait_${which}_us", 'client'), $client,
       only($name, "wait_${which}_us", 'pool'), $name =~ /^(load|burst)/ && $client > 1000);
   }
@@ -104,17 +95,15 @@ sub known_row
 
 if ($order{agreement})
 {
-  my $path = path_us();
   printf "Agreement, in microseconds. A fixed pool answers %s requests per second of 5 ms each; loads in percent of "
     . "that. The client's wait counts from the intended start; what is compared with the pool's counts from when the "
-    . "request was sent, less the way to a backend that is free, %s us (the least median). Waits below 1 ms are not "
-    . "compared.\n\n",
-    number(only('capacity', 'tps', 'client')), number($path);
+    . "request was sent. Waits below 1 ms are not compared.\n\n",
+    number(only('capacity', 'tps', 'client'));
   row('load', 'figure', 'as the client saw it', 'to be compared', 'pool', 'pool / client', 'target', 'verdict');
   row('---', '---', '--:', '--:', '--:', '--:', '---', '---');
   foreach my $name (grep { $_ ne 'capacity' } @{ $order{agreement} })
   {
-    wait_rows($name, $path);
+    wait_rows($name);
     my $service = only($name, 'service_p50_us', 'client');
     agreement_row($name, 'hold p50', $service, $service, only($name, 'hold_p50_us', 'pool'), 1);
     if ($known{$name}) { known_row($name, $_) foreach qw(active thinking); }

@@ -99,9 +99,9 @@ ok(until_pool($server, 'max_size = 8', user => 'app'), 'follows');
 	until_pool($server, 'starting = 1', user => 'slow');
 	$server->sql('ALTER ROLE slow NOLOGIN');
 	$client->authenticate;
-	is($server->sql("SELECT subject FROM sluice.recommendations WHERE setting = 'max_worker_processes'"), 'pool "postgres/slow"',
+	is($server->sql("SELECT subject FROM sluice.recommendations WHERE setting = 'start of backends'"), 'pool "postgres/slow"',
 		'backends that could not start are a reason to look');
-	runs('max_worker_processes');
+	runs('start of backends');
 }
 
 # --- only what can be run is in the column sql

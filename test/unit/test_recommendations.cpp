@@ -184,6 +184,8 @@ void clients_that_wait_in_a_full_pool_are_a_reason_to_measure(void **) {
   says(recommend_for_pool(pool), Advice::calibrate, 5, -1);
   pool.measured = true;
   assert_int_equal(recommend_for_pool(pool).count, 0);
+  pool.bound = SizeBound::at_least;  // throughput still grew at that size
+  says(recommend_for_pool(pool), Advice::calibrate, 5, -1);
   pool.measured = false;
   pool.peak_backends = 4;
   assert_int_equal(recommend_for_pool(pool).count, 0);
@@ -272,6 +274,11 @@ void a_session_pool_needs_a_backend_for_each_client_and_the_rule_does_not_apply(
   assert_int_equal(recommend_for_pool(pool).count, 0);
   pool.acquire_timeouts = 1;
   says(recommend_for_pool(pool), Advice::one_backend_per_client, 4, 30);
+  pool.peak_backends = 3;  // it has been made larger since
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+  pool.peak_backends = 5;
+  pool.clients = 15000;
+  says(recommend_for_pool(pool), Advice::one_backend_per_client, 4, kGreatestMaxBackends);
   pool.clients = 4;  // those that gave up have gone
   says(recommend_for_pool(pool), Advice::one_backend_per_client, 4, 7);
   pool.max_size = 1000;
@@ -295,6 +302,8 @@ void max_backends_should_rise_if_it_is_reached_and_clients_wait(void **) {
   server.backends = 100;
   assert_int_equal(recommend_for_server(server).count, 0);
   server.queued = 1;
+  assert_int_equal(recommend_for_server(server).count, 0);  // the pools want no more than there are
+  server.wanted_backends = 101;
   says(recommend_for_server(server), Advice::raise_max_backends, 100, 150);
   server.wanted_backends = 180;
   server.thinking = 20;
@@ -327,7 +336,7 @@ void an_oversized_pool_should_shrink_before_max_backends_rises(void **) {
 void the_smallest_max_backends_can_rise(void **) {
   ServerPressure server = good_server();
   server.max_backends = server.backends = server.queued = 1;
-  server.wanted_backends = 0;
+  server.wanted_backends = 2;
   says(recommend_for_server(server), Advice::raise_max_backends, 1, 2);
 }
 
@@ -385,6 +394,7 @@ void unknown_spindles_are_asked_for_where_they_matter(void **) {
 void everything_at_once_fits(void **) {
   ServerPressure server = good_server();
   server.backends = 100;
+  server.wanted_backends = 200;
   server.queued = 1;
   server.clients = 10000;
   server.descriptor_limit = 1;

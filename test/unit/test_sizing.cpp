@@ -232,6 +232,10 @@ void a_knee_that_is_only_a_bound_is_taken_as_one(void **) {
   advises(measured(8, Confidence::low, ScalabilityVerdict::already_flat), 5, SizingRule::cores_and_spindles);
   advises(measured(3, Confidence::low, ScalabilityVerdict::already_flat), 3, SizingRule::measured_knee);
   advises(measured(3, Confidence::none, ScalabilityVerdict::already_flat), 5, SizingRule::cores_and_spindles);
+  SizingQuestion calibrated = measured(7, Confidence::low, ScalabilityVerdict::still_growing);
+  calibrated.calibrated = 6;
+  advises(calibrated, 6, SizingRule::calibrated);
+  assert_true(decide_sizing(measured(8, Confidence::low, ScalabilityVerdict::still_growing)).bound == SizeBound::at_least);
 }
 
 void advice_stays_within_max_backends(void **) {

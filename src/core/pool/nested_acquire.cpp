@@ -95,7 +95,8 @@ NestedAcquire NestedAcquireSearch::decide(std::int64_t patience_us) const noexce
 }
 
 std::int64_t nested_patience_us(std::int64_t usual_thinking_us) noexcept {
-  const std::int64_t patience_us = usual_thinking_us < INT64_MAX / 4 ? usual_thinking_us * kNestedPatienceFactor : INT64_MAX;
+  const std::int64_t patience_us =
+      usual_thinking_us < INT64_MAX / 4 ? usual_thinking_us * kNestedPatienceFactor : INT64_MAX;
   return patience_us > kLeastNestedPatienceUs ? patience_us : kLeastNestedPatienceUs;
 }
 

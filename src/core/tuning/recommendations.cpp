@@ -71,9 +71,10 @@ Recommendations recommend_for_pool(const PoolPressure &pool) noexcept {
   Recommendations list;
 
   if (pool.session_mode) {
-    if (pool.acquire_timeouts > 0 || pool.queued > 0)
+    const bool was_full = pool.peak_backends >= pool.max_size;
+    if (pool.queued > 0 || (pool.acquire_timeouts > 0 && was_full))
       add(list, Advice::one_backend_per_client, pool.max_size,
-          at_least(pool.clients, std::int64_t{pool.max_size} + pool.max_size / 2 + 1));
+          at_most(at_least(pool.clients, std::int64_t{pool.max_size} + pool.max_size / 2 + 1), kGreatestMaxBackends));
     if (pool.start_failures > 0) add(list, Advice::mend_starts, static_cast<std::int64_t>(pool.start_failures), -1);
     return list;
   }
@@ -84,7 +85,8 @@ Recommendations recommend_for_pool(const PoolPressure &pool) noexcept {
 
   if (is_too_large(pool)) add(list, Advice::shrink_pool, pool.max_size, pool.advised);
   if (too_small) add(list, Advice::grow_pool, pool.max_size, pool.advised);
-  if (pool.advised >= 1 && !pool.measured && !too_small && pool.max_size <= pool.advised &&
+  const bool unexplored = !pool.measured || pool.bound == SizeBound::at_least;
+  if (pool.advised >= 1 && unexplored && !too_small && pool.max_size <= pool.advised &&
       pool.peak_backends >= pool.max_size && (pool.queued > 0 || pool.acquire_timeouts > 0) && !nested && !held_up &&
       !pinned) {
     add(list, Advice::calibrate, pool.max_size, -1);
@@ -110,7 +112,9 @@ Recommendations recommend_for_server(const ServerPressure &server) noexcept {
   const bool somebody_waits = server.queued > 0 || server.acquire_timeouts > 0;
   const std::int64_t needed_backends = server.wanted_backends + server.thinking + server.pinned;
   const bool shrinking_helps = server.oversized_pools > 0 && needed_backends <= server.max_backends;
-  const bool is_short = server.backends >= server.max_backends && somebody_waits && !shrinking_helps;
+  // Where all pools are as large as they may be, more room for them together changes nothing.
+  const bool is_short = server.backends >= server.max_backends && somebody_waits && !shrinking_helps &&
+                        needed_backends > server.max_backends;
   const bool nested_is_short = server.nested_minimum > server.max_backends + server.nested_reserve;
   if ((is_short || nested_is_short) && server.max_backends < kGreatestMaxBackends) {
     const std::int64_t more = is_short ? server.max_backends + at_least(server.max_backends / 2, 1) : 0;

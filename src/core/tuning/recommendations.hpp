@@ -23,7 +23,7 @@ enum class Advice {
   // for one pool
   shrink_pool,            // max_pool_size is far above what is advised, or costs throughput
   grow_pool,              // far below, or costs throughput, and clients wait
-  calibrate,              // clients wait in a full pool of the rule's size, and nothing has been measured
+  calibrate,              // clients wait in a full pool, and nobody knows whether more backends would do more
   end_idle_transactions,  // clients wait for backends whose clients think
   one_backend_per_client, // session mode: clients had to wait for others to leave
   end_long_transactions,  // transactions held backends for longer than leak_threshold while clients waited
@@ -95,7 +95,7 @@ struct ServerPressure {
   std::int64_t descriptor_limit = -1;  // hard RLIMIT_NOFILE; < 0: none, or unknown
   std::int64_t descriptor_base = 0;
   int max_connections = 0;
-  int direct_connections = -1;  // sessions that are not pooled; < 0: unknown
+  int direct_connections = -1;  // sessions that are not pooled, at their peak; < 0: unknown, or not to be judged
   std::uint64_t pooled_transactions = 0;
   bool machine_known = false;  // are the next two?
   int spindles = -1;           // < 0: unknown

@@ -465,11 +465,11 @@ std::string_view describe(Confidence confidence) noexcept {
     case Confidence::none:
       return "none";
     case Confidence::low:
-      return "low: a hint, to be tried out";
+      return "low";
     case Confidence::medium:
-      return "medium: the measurements agree with one curve";
+      return "medium";
     case Confidence::high:
-      return "high: many measurements lie close to one curve";
+      return "high";
   }
   return "";
 }

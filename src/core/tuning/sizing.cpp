@@ -118,6 +118,7 @@ Advised choose_advice(const SizingQuestion &question) noexcept {
   const Advised other = without_knee(question);
   Advised knee{question.knee, SizingRule::measured_knee, SizeBound::exact};
   if (question.knee < 1 || question.knee_confidence == Confidence::none) return other;
+  if (question.calibrated >= 1 && question.knee_confidence < Confidence::medium) return other;
   switch (question.knee_verdict) {
     case ScalabilityVerdict::still_growing:
       knee.bound = SizeBound::at_least;

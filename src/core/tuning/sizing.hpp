@@ -134,9 +134,9 @@ struct SizingTable {
 // What is in force, and what is advised.
 //
 // Advice, from the best evidence to the weakest: the knee, where the fit is at
-// least of medium confidence; a calibration; the rule.  A knee that is only a
-// bound is taken as one: where throughput still grew, the pool should not be
-// smaller than that, and where it never grew, not larger.  At most max_backends.
+// least of medium confidence; a calibration; a knee that is only a bound, where the
+// rule lies beyond it (where throughput still grew, the pool should not be smaller
+// than that, and where it never grew, not larger); the rule.  At most max_backends.
 //
 // The deadlock minimum is worked out for clients that come in pairs (Cm = 2), from
 // the threads that were seen waiting for themselves or else from all clients; it

@@ -21,6 +21,7 @@ namespace sluice::pg {
 
 constexpr std::int64_t kNestedLookUs = 50'000;
 constexpr std::int64_t kLeakLookUs = 250'000;
+constexpr std::int64_t kUsualThinkingUs = 1'000'000;
 constexpr int kLoggedQueryBytes = 1024;
 
 static std::int64_t next_nested_look_us = 0;
@@ -46,11 +47,13 @@ static const ClientSlot *client_of(const BackendSlot &backend) {
 static void log_leak(const BackendSlot &backend, const PoolSlot &pool, const ClientSlot &client,
                      const HoldObservation &hold, bool thinking) {
   const std::int32_t pid = backend.pid.load();
-  const char *query = pgstat_get_backend_current_activity(pid, false);  // perhaps a copy; gone with the look
+  const char *query = pgstat_get_backend_current_activity(pid, false);
   const int length = static_cast<int>(strnlen(query, kLoggedQueryBytes));
   ereport(LOG,
-          (errmsg_plural("client %u of pool \"%s/%s\" has held backend %d for " INT64_FORMAT " ms while %d client waits",
-                         "client %u of pool \"%s/%s\" has held backend %d for " INT64_FORMAT " ms while %d clients wait",
+          (errmsg_plural("client %u of pool \"%s/%s\" has held backend %d for " INT64_FORMAT
+                         " ms while %d client waits",
+                         "client %u of pool \"%s/%s\" has held backend %d for " INT64_FORMAT
+                         " ms while %d clients wait",
                          static_cast<unsigned long>(hold.waiting), backend.client.load(), pool.role, pool.database, pid,
                          hold.held_us / 1000, hold.waiting),
            errdetail("Its application is \"%s\". The transaction is %s. Latest query: %.*s", client.application_name,
@@ -89,13 +92,20 @@ static void look_for_leak(std::uint32_t index, std::int64_t now_us, bool server_
   log_leak_event(backend, hold, state == BackendState::thinking);
 }
 
+// In a memory context of its own: the dispatcher's lives as long as it does, and
+// texts of queries are copied.
 static void look_for_leaks(std::int64_t now_us) {
+  static MemoryContext scratch = nullptr;
+  if (scratch == nullptr) scratch = AllocSetContextCreate(TopMemoryContext, "pg_sluice leaks", ALLOCSET_SMALL_SIZES);
+  const MemoryContext caller = MemoryContextSwitchTo(scratch);
   SharedState &state = shared();
   int waiting = 0;
   for (std::uint32_t i = 0; i < state.header->max_pools; i++)
     if (is_open(state.pools[i])) waiting += Max(state.pools[i].queued.load(), 0);
   const bool full = server_is_full();
   for (std::uint32_t i = 0; i < state.header->backend_slots; i++) look_for_leak(i, now_us, full, waiting);
+  MemoryContextSwitchTo(caller);
+  MemoryContextReset(scratch);
 }
 
 // ------------------------------------------------------------------ nested acquires
@@ -133,15 +143,22 @@ static void add_backend(NestedAcquireSearch &search, const BackendSlot &backend,
                     now_us - backend.state_since_us.load(std::memory_order_relaxed));
 }
 
-// How long clients think, at most, nearly always.
-static std::int64_t usual_thinking_us() {
+// How long clients think, at most, nearly always.  Worth a few hundred microseconds,
+// and therefore not looked up at each look.
+static std::int64_t usual_thinking_us(std::int64_t now_us) {
+  static std::int64_t looked_us = 0;
+  static std::int64_t usual_us = 0;
+
+  if (looked_us != 0 && now_us - looked_us < kUsualThinkingUs) return usual_us;
   HistogramCounts thinking;
   for (std::uint32_t i = 0; i < shared().header->max_pools; i++) {
     if (!is_open(shared().pools[i])) continue;
     collect_pool_totals(shared(), i, true, *totals);
     thinking.add(totals->times[static_cast<std::size_t>(Measure::thinking)]);
   }
-  return static_cast<std::int64_t>(thinking.percentile(0.95));
+  looked_us = now_us;
+  usual_us = static_cast<std::int64_t>(thinking.percentile(0.95));
+  return usual_us;
 }
 
 static NestedAcquire search_nested_acquire(std::int64_t now_us) {
@@ -160,7 +177,7 @@ static NestedAcquire search_nested_acquire(std::int64_t now_us) {
     if (search.add_waiter(identity_of(client))) concerned[pool] = true;
   }
   const NestedAcquire nested = search.decide(kLeastNestedPatienceUs);
-  return nested.probable ? search.decide(nested_patience_us(usual_thinking_us())) : nested;
+  return nested.probable ? search.decide(nested_patience_us(usual_thinking_us(now_us))) : nested;
 }
 
 static void report_nested_acquire(const PoolSlot &pool, const NestedAcquire &nested) {

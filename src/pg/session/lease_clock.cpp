@@ -71,13 +71,13 @@ void finish_part(std::int64_t now_us) {
     const std::uint64_t took_us = elapsed(active_us, now_us);
     record(current_statistics(), Measure::active, took_us);
     add_alone(backend.hold_active_us, took_us);
-    backend.active_since_us.store(0, kRelaxed);
+    backend.active_since_us.store(0, std::memory_order_release);  // after it has been recorded: see pool_sampler
   }
   if (thinking_us != 0) {
     const std::uint64_t took_us = elapsed(thinking_us, now_us);
     record(current_statistics(), Measure::thinking, took_us);
     add_alone(backend.hold_thinking_us, took_us);
-    backend.thinking_since_us.store(0, kRelaxed);
+    backend.thinking_since_us.store(0, std::memory_order_release);
   }
 }
 

@@ -33,7 +33,8 @@ static void allocate() {
   const std::size_t pools = shared().header->max_pools;
   last_fits_us = static_cast<std::int64_t *>(MemoryContextAllocZero(TopMemoryContext, pools * sizeof(std::int64_t)));
   last_samples_at = static_cast<std::int64_t *>(MemoryContextAllocZero(TopMemoryContext, pools * sizeof(std::int64_t)));
-  samples = static_cast<HistorySample *>(MemoryContextAllocZero(TopMemoryContext, kMostSamples * sizeof(HistorySample)));
+  samples =
+      static_cast<HistorySample *>(MemoryContextAllocZero(TopMemoryContext, kMostSamples * sizeof(HistorySample)));
   load = static_cast<LoadSample *>(MemoryContextAllocZero(TopMemoryContext, kMostSamples * sizeof(LoadSample)));
 }
 

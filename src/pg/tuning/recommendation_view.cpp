@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 
 extern "C" {
+#include "access/xlog.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
@@ -20,6 +21,8 @@ extern "C" {
 #include "core/tuning/recommendations.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "core/stats/pressure.hpp"
+#include "pg/stats/resource_sampler.hpp"
 #include "pg/stats/snapshot.hpp"
 #include "pg/tuning/pool_sizing.hpp"
 #include "pg/tuning/system_files.hpp"
@@ -115,8 +118,8 @@ PoolPressure measure_pool(const PoolSlot &pool, const PoolTotals &totals, const 
 
 const char *pool_evidence(const PoolPressure &pool) {
   return psprintf(
-      "%d backends (at most %d so far), %d of them idle in transaction, %d pinned; %d clients, %d of them waiting; " UINT64_FORMAT
-      " of " UINT64_FORMAT " leases had to wait, " UINT64_FORMAT " timed out",
+      "%d backends (at most %d so far), %d of them idle in transaction, %d pinned; %d clients, %d of them "
+      "waiting; " UINT64_FORMAT " of " UINT64_FORMAT " leases had to wait, " UINT64_FORMAT " timed out",
       pool.backends, pool.peak_backends, pool.thinking, pool.pinned, pool.clients, pool.queued, pool.waits, pool.leases,
       pool.acquire_timeouts);
 }
@@ -199,12 +202,13 @@ Advisory calibrate_advisory(const PoolPressure &pool) {
   advisory.setting = "sluice.max_pool_size";
   advisory.current = psprintf("%d", pool.max_size);
   advisory.reason =
-      "clients wait in a full pool of the size the rule gives, and nothing has been measured yet that says whether "
-      "more backends would get more done: measure it in the pool's database, at a quiet time, with a statement that is "
-      "typical of this pool instead of SELECT 1; it is really executed";
+      "clients wait in a full pool, and it has not been measured yet whether more backends than that would get more "
+      "done: measure it in the pool's database, at a quiet time, with a statement that is typical of this pool; it is "
+      "really executed";
   advisory.evidence = pool_evidence(pool);
   advisory.confidence = "none";
-  advisory.sql = "SELECT * FROM sluice.calibrate('SELECT 1');";
+  // Refused as it stands: a script that nobody has thought about would be measured, and believed.
+  advisory.sql = "SELECT * FROM sluice.calibrate('-- a statement that is typical of this pool');";
   return advisory;
 }
 
@@ -215,8 +219,9 @@ Advisory nested_advisory(const Recommendation &item, const PoolSlot &slot) {
   advisory.reason =
       "threads of an application hold one connection and wait for a second one, until one of them gives up: let them "
       "use one at a time; a reserve, or as many backends as they need, also lets them go on";
-  advisory.evidence = psprintf(UINT64_FORMAT " times all backends were held by applications that waited for another one; "
-                               "Tn * (Cm - 1) + 1 = %d backends would have been enough, sluice.max_backends is " INT64_FORMAT,
+  advisory.evidence = psprintf(UINT64_FORMAT
+                               " times all backends were held by applications that waited for another one; Tn * "
+                               "(Cm - 1) + 1 = %d backends would have been enough, sluice.max_backends is " INT64_FORMAT,
                                slot.nested_acquires.load(kRelaxed), slot.nested_minimum.load(kRelaxed), item.current);
   advisory.confidence = "probable";
   advisory.sql = "SELECT * FROM sluice.events WHERE kind = 'nested_acquire';";
@@ -231,8 +236,8 @@ Advisory pin_advisory(const PoolNames &names, const PoolPressure &pool) {
       "clients wait while others are pinned to backends and do nothing; find out by what they are pinned, let the "
       "application do without, or end them";
   advisory.evidence = pool_evidence(pool);
-  advisory.sql = psprintf("SELECT client, application_name, pins, pinned_ms FROM sluice.clients WHERE database = %s AND "
-                          "role = %s AND pins IS NOT NULL ORDER BY pinned_ms DESC;",
+  advisory.sql = psprintf("SELECT client, application_name, pins, pinned_ms FROM sluice.clients WHERE database = %s "
+                          "AND role = %s AND pins IS NOT NULL ORDER BY pinned_ms DESC;",
                           quote_literal_cstr(names.database), quote_literal_cstr(names.role));
   return advisory;
 }
@@ -241,13 +246,19 @@ Advisory idle_advisory(const Recommendation &item, const PoolNames &names, const
   Advisory advisory{};
   advisory.setting = "idle_in_transaction_session_timeout";
   advisory.current = psprintf(INT64_FORMAT "ms", item.current);
-  advisory.recommended = psprintf(INT64_FORMAT "ms", item.recommended);
-  advisory.reason = item.advice == Advice::end_idle_transactions
-                        ? "clients wait for backends whose own clients do nothing inside a transaction; "
-                          "a larger pool would only hold more of them"
-                        : "transactions held backends for longer than sluice.leak_threshold while clients waited";
   advisory.evidence = psprintf("%s; " UINT64_FORMAT " transactions were in the way for too long", pool_evidence(pool),
                                pool.leaks);
+  if (item.advice == Advice::end_long_transactions) {
+    advisory.reason =
+        "transactions held backends for longer than sluice.leak_threshold while clients waited: the events and the "
+        "server log say which, and whether they were idle, which this setting ends, or executed, which it does not";
+    advisory.sql = "SELECT * FROM sluice.events WHERE kind = 'leak' ORDER BY number DESC;";
+    return advisory;
+  }
+  advisory.recommended = psprintf(INT64_FORMAT "ms", item.recommended);
+  advisory.reason =
+      "clients wait for backends whose own clients do nothing inside a transaction; "
+      "a larger pool would only hold more of them";
   advisory.sql = set_for_pool(names, advisory.setting, psprintf("'%s'", advisory.recommended));
   return advisory;
 }
@@ -283,27 +294,40 @@ Advisory pool_advisory(const Recommendation &item, std::uint32_t index, const Po
       advisory.setting = "sluice.acquire_timeout";
       advisory.current = psprintf("%dms", shared().pools[index].acquire_timeout_ms.load(kRelaxed));
       advisory.reason =
-          "clients gave up waiting although the pool has the size it should have; "
-          "look for long statements and transactions that hold its backends";
+          "clients gave up waiting; look for long statements and transactions that hold the pool's backends";
       advisory.evidence = pool_evidence(pool);
       advisory.sql = psprintf("SELECT * FROM sluice.holders WHERE database = %s AND role = %s;",
                               quote_literal_cstr(names.database), quote_literal_cstr(names.role));
       break;
     case Advice::mend_starts:
-      advisory.setting = "max_worker_processes";
-      advisory.current = number(max_worker_processes);
+      advisory.setting = "start of backends";
+      advisory.current = psprintf("%s failed", number(item.current));
       advisory.reason =
-          "backends of this pool could not start; the server log says why: no free worker process, or a "
-          "database or role that does not let them in";
+          "backends of this pool could not start: no free worker process (max_worker_processes), or a database or role "
+          "that does not let them in; the events and the server log say why";
       advisory.evidence = start_failure_evidence(index, names, pool);
-      advisory.sql = "SELECT * FROM sluice.backends WHERE state = 'failed';";
+      advisory.sql = psprintf("SELECT * FROM sluice.events WHERE kind = 'start_failed' AND database = %s AND role = %s "
+                              "ORDER BY number DESC;",
+                              quote_literal_cstr(names.database), quote_literal_cstr(names.role));
       break;
     default:
       advisory = pool_size_advisory(item, names, pool, sizing);
       break;
   }
   advisory.subject = psprintf("pool \"%s/%s\"", names.database, names.role);
+  if (RecoveryInProgress() && advisory.sql != nullptr && strncmp(advisory.sql, "ALTER ROLE", 10) == 0) {
+    advisory.reason = psprintf("%s; to be run on the primary: %s", advisory.reason, advisory.sql);
+    advisory.sql = nullptr;
+  }
   return advisory;
+}
+
+// Now, or at the peak.
+int most_direct_connections() {
+  const ResourceTrack &track = shared().header->resources[static_cast<std::size_t>(Resource::connections)];
+  const ResourceHistory history = track.read(server_era());
+  const int now = CountDBConnections(InvalidOid);
+  return history.has_peak ? Max(now, static_cast<int>(history.peak)) : now;
 }
 
 ServerPressure measure_server(const Machine &machine) {
@@ -319,7 +343,7 @@ ServerPressure measure_server(const Machine &machine) {
     pressure.descriptor_limit = static_cast<std::int64_t>(limit.rlim_max);
   }
   pressure.max_connections = MaxConnections;
-  pressure.direct_connections = CountDBConnections(InvalidOid);
+  pressure.direct_connections = RecoveryInProgress() ? -1 : most_direct_connections();
   pressure.machine_known = machine.known;
   pressure.spindles = machine.facts.spindles;
   pressure.miss_ratio = machine.facts.miss_ratio;
@@ -352,6 +376,8 @@ Advisory server_limit_advisory(const Recommendation &item, const ServerPressure 
         server.nested_minimum > server.max_backends + server.nested_reserve
             ? "applications hold all backends and wait for another one; takes a restart of the server"
             : "clients wait, and no pool may start another backend; takes a restart of the server";
+    advisory.reason =
+        psprintf("%s, of standbys before their primary, as it raises max_worker_processes", advisory.reason);
     advisory.evidence = psprintf(
         "%d of %d backends, %d of them idle in transaction, %d pinned; %d clients waiting; "
         "the pools together may want " INT64_FORMAT,
@@ -365,8 +391,8 @@ Advisory server_limit_advisory(const Recommendation &item, const ServerPressure 
     advisory.reason =
         "clients that come through a pool need no connections of their own, and room for more than are "
         "used costs shared memory; takes a restart of the server, of a primary before its standbys";
-    advisory.evidence = psprintf("%d connections that are not pooled now, their peak is not known; " UINT64_FORMAT
-                                 " transactions went through pools",
+    advisory.evidence = psprintf("at most %d connections that were not pooled, as far as sluice.pressure remembers; "
+                                 UINT64_FORMAT " transactions went through pools",
                                  server.direct_connections, server.pooled_transactions);
   }
   advisory.sql = set_for_next_start(advisory.setting, item.recommended);

@@ -7,6 +7,7 @@
 #include "pg/stats/view_row.hpp"
 
 extern "C" {
+#include "miscadmin.h"
 #include "utils/timestamp.h"
 }
 
@@ -64,8 +65,10 @@ const char *knee_note(const PoolSizing &sizing) {
 const char *calibration_note(const PoolSizing &sizing) {
   if (!sizing.has_calibration) return "not calibrated; see the function sluice.calibrate()";
   const CalibrationFacts &facts = sizing.calibration;
-  return psprintf("best of %d sizes in sluice.calibrate() at %s: %.0f transactions/s", facts.count,
-                  timestamptz_to_str(facts.at), calibrated_transactions_per_s(facts, facts.best_size));
+  const char *role = GetUserNameFromId(facts.role_oid, true);
+  return psprintf("best of %d sizes in sluice.calibrate() by role \"%s\" at %s: %.0f transactions/s", facts.count,
+                  role != nullptr ? role : "?", timestamptz_to_str(facts.at),
+                  calibrated_transactions_per_s(facts, facts.best_size));
 }
 
 const char *deadlock_note(const SizingRow &row, const SizingQuestion &question) {
@@ -162,7 +165,8 @@ void emit_inputs(FunctionCallInfo fcinfo, const Machine &machine) {
              : facts.quota_cores > 0 ? "least quota of the control group and those above it, in cores"
                                      : "none found",
              nullptr);
-  emit_input(fcinfo, "cores", facts.cores, known, known ? shown_system_text(facts.cores_reason) : not_yet, "sluice.cores");
+  emit_input(fcinfo, "cores", facts.cores, known, known ? shown_system_text(facts.cores_reason) : not_yet,
+             "sluice.cores");
   emit_input(fcinfo, "spindles", facts.spindles, known && facts.spindles >= 0,
              known ? shown_system_text(facts.spindles_reason) : not_yet, "sluice.spindles");
   emit_input(fcinfo, "miss ratio", facts.miss_ratio, known && facts.miss_ratio >= 0,
