@@ -3,6 +3,8 @@
 #
 # What the pool's own statistics cost, and whether they are right.
 #
+# Recording: the processor time that counting and timing one transaction takes (recording_cost.cpp).
+#
 # Overhead: the same load with sluice.track_timing on and off, in pairs whose order changes from round to round (on
 # off, off on, ...), with a reload in between; the report gives the median of the pairs' ratios.  A noisy machine
 # disturbs the rate more than the processor time the pool's processes take for a transaction, so that is reported too.
@@ -17,7 +19,7 @@
 #   BENCH_SETTING=sluice.track_timing    the setting that is switched
 #   BENCH_AGREEMENT_SECONDS=10           seconds per load
 #   BENCH_IDLE_CLIENTS=10000             clients while the views are read
-#   BENCH_PARTS="overhead agreement views"
+#   BENCH_PARTS="recording overhead agreement views"
 #   BENCH_POOL_SIZE, BENCH_SCALE         as in run.sh
 #
 # The report goes to standard output (Markdown), progress to standard error; each measurement is a line of
@@ -30,7 +32,7 @@ seconds=${BENCH_SECONDS:-4}
 setting=${BENCH_SETTING:-sluice.track_timing}
 agreement_seconds=${BENCH_AGREEMENT_SECONDS:-10}
 idle_clients=${BENCH_IDLE_CLIENTS:-10000}
-parts=${BENCH_PARTS:-overhead agreement views}
+parts=${BENCH_PARTS:-recording overhead agreement views}
 pool_size=${BENCH_POOL_SIZE:-$(($(nproc) * 2 + 1))}
 scale=${BENCH_SCALE:-10}
 view_repeats=20
@@ -44,6 +46,16 @@ open_loop=$root/build/test/bench/open_loop
 start_server() {
   { server_settings; extension_settings; printf '%s\n' "$@"; } | server_start
   wait_for_pool bench bench
+}
+
+# ---- recording
+
+run_recording() {
+  local program=$root/build/test/bench/recording_cost
+  mkdir -p "$(dirname "$program")"
+  g++ -std=c++17 -O2 -Wall -Wextra -Werror -I"$root/src" -o "$program" "$here/recording_cost.cpp" \
+    "$root"/src/core/stats/{lease_statistics,histogram,percentile}.cpp
+  "$program" | sort -n >"$results_dir/recording.txt"
 }
 
 # ---- overhead
@@ -273,10 +285,11 @@ create_pgbench_tables "$scale"
 query "create extension pg_sluice" bench
 server_stop
 
-for part in overhead agreement views; do
+for part in recording overhead agreement views; do
   has_part $part || continue
   say "$part"
   case $part in
+    recording) run_recording ;;
     overhead) run_overhead ;;
     agreement) run_agreements ;;
     views) run_views ;;
@@ -286,5 +299,9 @@ done
   describe_hardware
   echo "$("$bindir/postgres" --version). fsync and synchronous_commit off, pgbench scale $scale."
   echo
+  if has_part recording; then
+    echo "Counting and timing one transaction takes $(sed -n 4p "$results_dir/recording.txt") ns of processor time (median of 7)."
+    echo
+  fi
   perl "$here/statistics_report.pl" "$csv"
 } | tee "$results_dir/statistics.md"

@@ -107,6 +107,8 @@ is($server->sql(q(SELECT string_agg(size::text, ' ') FROM ) . calibrate(q('SELEC
 
 fails(calibrate(q('')), qr/the script is empty/, 'an empty script');
 fails(calibrate(q('  ; -- nothing')), qr/the script is empty/, 'a script of nothing');
+fails(calibrate(q('-- a statement that is typical of this pool')), qr/ERROR:  the script is empty/, 'a script that is a comment');
+fails(calibrate(q('/* SELECT 1 */')), qr/ERROR:  the script is empty/, 'of the other kind');
 fails(calibrate(q('SELECT 1; COMMIT')), qr/COMMIT is not allowed in the script/, 'transaction control');
 fails(calibrate(q('COPY account TO STDOUT')), qr/COPY to or from the client is not allowed/, 'COPY to the client');
 fails(calibrate(q('SELECT 1 FROM WHERE')), qr/syntax error at or near "WHERE"\nLINE 1: SELECT 1 FROM WHERE\n/, 'a script with a syntax error');
@@ -229,6 +231,62 @@ is($server->sql('SET max_parallel_workers_per_gather = 2; SET parallel_setup_cos
 		'a read-only caller has read-only workers', before => 'BEGIN READ ONLY;');
 }
 
+# What a caller has set under a name that no library has claimed yet counts by the caller's privileges when one does,
+# also where the workers are a superuser's.
+{
+	$server->sql('CREATE TABLE chosen (conflict text, tenant text)');
+	my $call = calibrate(q($s$ DO $$ BEGIN INSERT INTO chosen
+		VALUES (current_setting('plpgsql.variable_conflict'), current_setting('app.tenant', true)); END $$ $s$), sizes => 'ARRAY[1]');
+	$server->sql("CREATE FUNCTION wrapped() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS \$f\$ SELECT sum(transactions + errors) FROM $call \$f\$");
+	my $claim = q(SET plpgsql.variable_conflict = 'use_column'; SET app.tenant = 'acme';);
+	my $chosen = q(SELECT string_agg(DISTINCT concat_ws(' ', conflict, tenant), ', ') FROM chosen);
+
+	cmp_ok($server->sql("$claim SELECT wrapped()", user => 'guest'), '>', 0, 'a function of a superuser calibrates');
+	is($server->sql($chosen), 'error acme', 'its caller cannot choose what only superusers may, and keeps what anybody may');
+	$server->sql('TRUNCATE chosen');
+	{
+		local $ENV{PGOPTIONS} = '-c plpgsql.variable_conflict=use_column -c app.tenant=packet';
+		$server->sql('SELECT wrapped()', user => 'guest');
+	}
+	is($server->sql($chosen), 'error packet', 'nor by a start-up packet');
+	$server->sql('TRUNCATE chosen; GRANT INSERT ON chosen TO guest');
+	$server->sql("$claim SELECT wrapped()");
+	is($server->sql($chosen), 'use_column acme', 'a superuser can');
+	$server->sql('TRUNCATE chosen');
+	$server->sql("$claim SET ROLE guest; SELECT * FROM $call");
+	is($server->sql($chosen), 'error acme', 'but not for the workers of another role');
+	$server->sql('TRUNCATE chosen; GRANT SET ON PARAMETER plpgsql.variable_conflict TO guest');
+	$server->sql("$claim SELECT wrapped()", user => 'guest');
+	is($server->sql($chosen), 'use_column acme', 'nor is it kept from those to whom it was granted');
+	$server->sql('REVOKE SET ON PARAMETER plpgsql.variable_conflict FROM guest');
+}
+
+# ---------------------------------------------------------------- one at a time
+{
+	my $call = 'SELECT * FROM ' . calibrate(q('SELECT pg_sleep(0.01)'), sizes => 'ARRAY[2]', seconds => 600);
+	my $first = $server->raw;
+	my $pid = answer_of($first, 'SELECT pg_backend_pid()');
+	my $next = calibrate(q('SELECT 1'), sizes => 'ARRAY[1]');
+	foreach my $end ("SELECT pg_cancel_backend($pid)", "SELECT pg_terminate_backend($pid)")
+	{
+		ask($first, $call);
+		ok($server->wait_until("$calibrators AND state = 'active'", '2'), 'a sweep is running');
+		my (undef, undef, $errors) = $server->psql("\\set VERBOSITY verbose\nSELECT * FROM $next");
+		like($errors, qr/ERROR:  55006: a calibration is already running\nDETAIL:  The process with PID $pid runs it\./, 'another is refused, and told who runs it');
+		fails($next, qr/a calibration is already running/, 'as often as it is tried');
+		$server->sql($end);
+		ok(defined outcome($first), 'the first one ends');
+		nobody_is_left('after one that was alone');
+		ok($server->wait_until("SELECT count(*) FROM pg_stat_activity WHERE pid = $pid AND state = 'active'", '0'), 'it has ended');
+		is($server->sql("SELECT count(*) FROM $next"), '1', 'the next one can begin');
+	}
+	$first->close;
+	fails(calibrate(q('SELECT 1/0')), qr/division by zero/, 'one that fails');
+	fails(calibrate(q('SELECT 1'), rounds => 0), qr/rounds is out of range/, 'one that does not begin');
+	is($server->sql("DO \$\$ BEGIN PERFORM * FROM " . calibrate(q('SELECT 1/0')) . "; EXCEPTION WHEN division_by_zero THEN NULL; END \$\$;
+		SELECT count(*) FROM $next, LATERAL (SELECT count(*) FROM $next) again"), '1', 'leave nothing behind');
+}
+
 # ---------------------------------------------------------------- it can be ended
 {
 	my $call = 'SELECT * FROM ' . calibrate(q('SELECT pg_sleep(0.01)'), sizes => 'ARRAY[3]', seconds => 600);
@@ -319,6 +377,17 @@ sub answer_of
 	is($rows, "500|f\n600|f", 'even if none is');
 }
 
+# ---------------------------------------------------------------- very many sizes
+{
+	# Who sleeps gets twice as much done by two; the second size is the best one, and 62 others are not measured.
+	is($server->pool_sql('SELECT 1'), '1', 'there is a pool');
+	my $call = calibrate(q('SELECT pg_sleep(0.02)'), sizes => 'ARRAY[1,2] || (SELECT array_agg(i) FROM generate_series(100, 161) i)', seconds => '0.4');
+	is($server->sql("SELECT size FROM $call WHERE best"), '2', 'there can be 64 sizes');
+	my ($size, $note) = split /\|/, $server->sql(q(SELECT size, note FROM sluice.sizing WHERE rule = 'calibrated' AND database = 'postgres' LIMIT 1));
+	is($size, '2', 'the best of them is remembered');
+	like($note, qr/best of 2 sizes .*: [1-9]\d* transactions/, 'with its throughput');
+}
+
 # ---------------------------------------------------------------- arguments
 fails(calibrate('NULL'), qr/argument "script" must not be NULL/, 'no script');
 fails(calibrate(q('SELECT 1'), seconds => 'NULL'), qr/argument "seconds_per_size" must not be NULL/, 'no seconds');
@@ -345,6 +414,8 @@ foreach my $rounds (0, -1, 101, 2147483647)
 }
 fails(calibrate(q('SELECT 1'), sizes => 'ARRAY[1,2,3,4]', seconds => 300, rounds => 4),
 	qr/the sweep would take too long\nDETAIL:  4 rounds of 4 sizes with 300 seconds/, 'more than an hour');
+fails(calibrate(q('SELECT 1'), sizes => 'ARRAY[1]', seconds => 601),
+	qr/the sweep would take too long\nDETAIL:  1 rounds of 1 sizes with 601 seconds .* can take 3606 seconds/, 'more than an hour if transactions have to be cancelled');
 
 # ---------------------------------------------------------------- on a standby
 {

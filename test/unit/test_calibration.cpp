@@ -18,6 +18,7 @@ extern "C" {
 #include <limits>
 
 #include "core/tuning/calibration.hpp"
+#include "core/tuning/knee_facts.hpp"
 
 namespace {
 
@@ -97,7 +98,8 @@ void a_quarter_of_the_free_slots_is_left_and_two_at_least(void **) {
 
 void a_sensible_plan_is_accepted(void **) {
   assert_true(check(plan_of({1, 2, 4})) == CalibrationRefusal::none);
-  assert_float_equal(duration_s(plan_of({1, 2, 4})), 7.5, 1e-9);
+  assert_float_equal(cut_off_s(plan_of({1, 2, 4})), 4, 1e-9);
+  assert_float_equal(longest_duration_s(plan_of({1, 2, 4})), 3 * (0.5 + 4) + 2 * 4, 1e-9);
 }
 
 void sizes_out_of_range_are_refused(void **) {
@@ -132,12 +134,53 @@ void times_and_rounds_out_of_range_are_refused(void **) {
 
 void an_hour_is_the_longest(void **) {
   CalibrationPlan plan = plan_of({1, 2, 3, 4});
-  plan.seconds_per_size = 89;
-  plan.pause_s = 1;
+  plan.seconds_per_size = 42;  // 40 * (4 + 84) + 2 * 84 = 3688
+  plan.pause_s = 4;
   plan.rounds = 10;
-  assert_true(check(plan) == CalibrationRefusal::none);
-  plan.seconds_per_size = 89.1;
   assert_true(check(plan) == CalibrationRefusal::takes_too_long);
+  plan.pause_s = 1;  // 3568
+  assert_true(check(plan) == CalibrationRefusal::none);
+  plan.pause_s = 1.8;
+  assert_true(check(plan) == CalibrationRefusal::none);
+  plan.pause_s = 1.81;
+  assert_true(check(plan) == CalibrationRefusal::takes_too_long);
+}
+
+void the_hour_includes_trial_warm_up_and_grace(void **) {
+  CalibrationPlan plan = plan_of({1});
+  plan.pause_s = 0;
+  plan.seconds_per_size = 600;  // three phases of twice as long
+  assert_true(check(plan) == CalibrationRefusal::none);
+  plan.seconds_per_size = 601;
+  assert_true(check(plan) == CalibrationRefusal::takes_too_long);
+
+  // Short measurements, but two seconds to end for each of them.
+  for (int size = 2; size <= static_cast<int>(kMostCalibrationSizes); size++) plan.sizes.sizes[plan.sizes.count++] = size;
+  plan.seconds_per_size = kShortestMeasurement_s;
+  plan.rounds = 27;
+  assert_true(check(plan) == CalibrationRefusal::none);
+  plan.rounds = 28;
+  assert_true(check(plan) == CalibrationRefusal::takes_too_long);
+}
+
+void the_grace_is_as_long_again_and_two_seconds_at_least(void **) {
+  CalibrationPlan plan = plan_of({1});
+  plan.seconds_per_size = 0.5;
+  assert_float_equal(cut_off_s(plan), 2.5, 1e-9);
+  plan.seconds_per_size = 10;
+  assert_float_equal(cut_off_s(plan), 20, 1e-9);
+}
+
+// What is remembered of a calibration has a place for each size, the best one among them.
+void all_sizes_of_a_calibration_can_be_remembered(void **) {
+  assert_true(kCalibrationPoints >= kMostCalibrationSizes);
+  CalibrationFacts facts;
+  for (int size = 1; size <= static_cast<int>(kMostCalibrationSizes); size++) {
+    facts.sizes[facts.count] = size;
+    facts.transactions_per_s[facts.count++] = 10.0 * size;
+  }
+  for (int size = 1; size <= static_cast<int>(kMostCalibrationSizes); size++)
+    assert_float_equal(calibrated_transactions_per_s(facts, size), 10.0 * size, 1e-9);
 }
 
 void refusals_have_phrases_of_their_own(void **) {
@@ -241,6 +284,9 @@ int main() {
       cmocka_unit_test(sizes_out_of_range_are_refused),
       cmocka_unit_test(times_and_rounds_out_of_range_are_refused),
       cmocka_unit_test(an_hour_is_the_longest),
+      cmocka_unit_test(the_hour_includes_trial_warm_up_and_grace),
+      cmocka_unit_test(the_grace_is_as_long_again_and_two_seconds_at_least),
+      cmocka_unit_test(all_sizes_of_a_calibration_can_be_remembered),
       cmocka_unit_test(refusals_have_phrases_of_their_own),
       cmocka_unit_test(each_round_measures_each_size_once),
       cmocka_unit_test(every_second_round_goes_backwards),

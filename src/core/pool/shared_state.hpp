@@ -395,6 +395,7 @@ struct alignas(kCacheLine) SharedHeader {
   std::atomic<std::int64_t> resources_since_at;       // when they were reset; 0 = never
   ResourceTrack resources[kServerResources];          // by Resource
   MachineFacts machine;
+  std::atomic<std::int32_t> calibration_pid;      // who runs sluice.calibrate(); 0 = nobody, of a dead process too
   std::atomic<std::uint32_t> calibrations_guard;  // 1 while somebody writes one of the next
   Published<CalibrationFacts> calibrations[kCalibrationSlots];  // at the database's OID modulo their number
 };

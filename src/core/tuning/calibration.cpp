@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kLeastUpperSize = 16;
 constexpr int kLeastSpareSlots = 2;
+constexpr double kPhasesBeforeRounds = 2;  // the trial and the warm-up
 
 void add(CalibrationSizes &sizes, int size) noexcept {
   if (sizes.count < kMostCalibrationSizes) {
@@ -85,8 +86,13 @@ std::string_view calibration_refusal_phrase(CalibrationRefusal refusal) noexcept
   return "";
 }
 
-double duration_s(const CalibrationPlan &plan) noexcept {
-  return plan.rounds * static_cast<double>(plan.sizes.count) * (plan.seconds_per_size + plan.pause_s);
+double cut_off_s(const CalibrationPlan &plan) noexcept {
+  return plan.seconds_per_size + std::max(plan.seconds_per_size, kLeastGrace_s);
+}
+
+double longest_duration_s(const CalibrationPlan &plan) noexcept {
+  const double measurements = plan.rounds * static_cast<double>(plan.sizes.count);
+  return measurements * (plan.pause_s + cut_off_s(plan)) + kPhasesBeforeRounds * cut_off_s(plan);
 }
 
 CalibrationRefusal check(const CalibrationPlan &plan) noexcept {
@@ -110,7 +116,7 @@ CalibrationRefusal check(const CalibrationPlan &plan) noexcept {
   if (plan.rounds < 1 || plan.rounds > static_cast<int>(kMostCalibrationRounds)) {
     return CalibrationRefusal::rounds_out_of_range;
   }
-  return duration_s(plan) > kLongestCalibration_s ? CalibrationRefusal::takes_too_long : CalibrationRefusal::none;
+  return longest_duration_s(plan) > kLongestCalibration_s ? CalibrationRefusal::takes_too_long : CalibrationRefusal::none;
 }
 
 CalibrationOrder order_of_round(std::size_t count, int round) noexcept {

@@ -30,6 +30,7 @@ constexpr std::size_t kMostCalibrationRounds = 100;
 constexpr int kGreatestCalibrationSize = 1000;
 constexpr double kLongestCalibration_s = 3600;
 constexpr double kShortestMeasurement_s = 0.01;
+constexpr double kLeastGrace_s = 2;
 constexpr double kGoodEnough = 0.97;
 
 struct CalibrationSizes {
@@ -72,10 +73,15 @@ struct CalibrationPlan {
   int rounds;
 };
 
-// Seconds: rounds * sizes * (seconds_per_size + pause_s).  The trial and the
-// warm-up, and transactions that are under way when their time is over, come on
-// top of it.
-double duration_s(const CalibrationPlan &plan) noexcept;
+// Seconds from the beginning of a phase after which the transactions that are
+// still under way are cancelled: twice seconds_per_size, but at least
+// kLeastGrace_s more than it.
+double cut_off_s(const CalibrationPlan &plan) noexcept;
+
+// Seconds, the trial and the warm-up included, if every phase lasts until its
+// cut-off: (rounds * sizes + 2) * cut_off_s + rounds * sizes * pause_s.  The
+// workers' start and end come on top of it.
+double longest_duration_s(const CalibrationPlan &plan) noexcept;
 
 CalibrationRefusal check(const CalibrationPlan &plan) noexcept;
 

@@ -33,7 +33,7 @@ struct KneeFacts {
 };
 static_assert(std::is_trivially_copyable_v<KneeFacts>);
 
-constexpr std::size_t kCalibrationPoints = 32;
+constexpr std::size_t kCalibrationPoints = 64;
 
 // The latest calibration in one database.
 struct CalibrationFacts {

@@ -26,13 +26,14 @@ bool parse_decimal(std::string_view text, double &value) noexcept {
     if (!is_digit(c)) return false;
     parsed = parsed * 10 + (c - '0');
   }
-  double weight = 0.1;
+  // One division at the end: the nearest number to the text, which prints as the text.
+  double scale = 1;
   for (const char c : rest) {
     if (!is_digit(c)) return false;
-    parsed += weight * (c - '0');
-    weight /= 10;
+    parsed = parsed * 10 + (c - '0');
+    scale *= 10;
   }
-  value = parsed;
+  value = parsed / scale;
   return true;
 }
 

@@ -11,7 +11,7 @@
 //
 // What it costs.  The time is bounded before it begins; a transaction that is still
 // running when its time is over has as long again (kLeastGrace_s at least) to end,
-// and is then cancelled and not counted.  Whatever the script does is done: workers
+// which the bound includes, and is then cancelled and not counted.  Whatever the script does is done: workers
 // commit.  The caller's own transaction stays open meanwhile: what it has locked
 // can block the workers, what it has not committed they do not see, and its
 // snapshot keeps dead rows from being pruned, which makes a script that updates
@@ -21,6 +21,11 @@
 // may call this can do nothing that a connection of that role could not; but it
 // takes worker processes and the machine, and is therefore for those to whom
 // EXECUTE was granted.
+//
+// One at a time.  Two sweeps would measure each other, and both take workers.  So a
+// sweep writes its PID into the header by compare-and-set, and takes it out when it
+// ends, by an error and by the end of the session too.  Should the mark of a
+// process that is no more be left, the next sweep takes it over.
 
 #include "pg/stats/view_row.hpp"
 
@@ -28,6 +33,8 @@ extern "C" {
 #include "catalog/pg_authid.h"
 #include "catalog/pg_type.h"
 #include "nodes/parsenodes.h"
+#include "storage/ipc.h"
+#include "storage/procarray.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/array.h"
@@ -48,7 +55,6 @@ namespace sluice::pg {
 namespace {
 
 constexpr double kLongestWarmUp_s = 1;
-constexpr double kLeastGrace_s = 2;
 
 // What was measured at one size, over all rounds.
 struct SizeResult {
@@ -149,10 +155,10 @@ const char *refusal_detail(CalibrationRefusal refusal, const CalibrationPlan &pl
     case CalibrationRefusal::rounds_out_of_range:
       return psprintf("There can be 1 to %d rounds.", static_cast<int>(kMostCalibrationRounds));
     default:
-      return psprintf("%d rounds of %d sizes with %g seconds and a pause of %g seconds each take %.0f seconds; at most "
-                      "%g are allowed.",
+      return psprintf("%d rounds of %d sizes with %g seconds and a pause of %g seconds each, and a trial and a warm-up "
+                      "before them, can take %.0f seconds if transactions have to be cancelled; at most %g are allowed.",
                       plan.rounds, static_cast<int>(plan.sizes.count), plan.seconds_per_size, plan.pause_s,
-                      duration_s(plan), kLongestCalibration_s);
+                      longest_duration_s(plan), kLongestCalibration_s);
   }
 }
 
@@ -213,11 +219,27 @@ CalibrationPlan read_plan(FunctionCallInfo fcinfo, int available) {
   return plan;
 }
 
-// ---------------------------------------------------------------- the sweep
+// ---------------------------------------------------------------- one at a time
 
-double cut_off_s(const CalibrationPlan &plan) {
-  return plan.seconds_per_size + Max(plan.seconds_per_size, kLeastGrace_s);
+void claim_machine() {
+  std::atomic<std::int32_t> &owner = shared().header->calibration_pid;
+  std::int32_t present = 0;
+  // A failure tells who is there; if that is nobody (any more), its mark is what the next attempt replaces.
+  while (!owner.compare_exchange_strong(present, MyProcPid)) {
+    // In this process there is no other sweep: then the mark is of an earlier process of this PID.
+    if (present == MyProcPid || BackendPidGetProc(present) == nullptr) continue;
+    ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE), errmsg("a calibration is already running"),
+                    errdetail("The process with PID %d runs it.", static_cast<int>(present)),
+                    errhint("Wait until it has ended: two at the same time would measure each other.")));
+  }
 }
+
+extern "C" void release_machine(int, Datum) {
+  std::int32_t own = MyProcPid;
+  (void)shared().header->calibration_pid.compare_exchange_strong(own, 0);
+}
+
+// ---------------------------------------------------------------- the sweep
 
 // The greatest size of the plan that `workers` are enough for; 0 if there is none.
 int greatest_size(const CalibrationPlan &plan, int workers) {
@@ -307,6 +329,22 @@ void run_sweep(const char *script, int available, Sweep &sweep) {
   end_crew(crew);
 }
 
+void sweep_alone(FunctionCallInfo fcinfo, Sweep &sweep) {
+  claim_machine();
+  PG_ENSURE_ERROR_CLEANUP(release_machine, static_cast<Datum>(0));
+  {
+    // Only now: another sweep would have taken worker processes.
+    const int available = slots_for_calibration(count_free_worker_slots());
+    sweep.plan = read_plan(fcinfo, available);
+    char *script = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    check_script(script);
+    refuse_role_without_login();
+    run_sweep(script, available, sweep);
+  }
+  PG_END_ENSURE_ERROR_CLEANUP(release_machine, static_cast<Datum>(0));
+  release_machine(0, static_cast<Datum>(0));
+}
+
 // ---------------------------------------------------------------- rows
 
 const char *join_notes(const char *left, const char *right) {
@@ -371,11 +409,9 @@ void remember(const CalibrationPoint *points, std::size_t count, const Calibrati
   facts.role_oid = GetUserId();
   facts.at = GetCurrentTimestamp();
   facts.best_size = points[verdict.best].size;
-  // What was not measured is left out, and of very many sizes every second one.
-  const std::size_t step = count > kCalibrationPoints ? 2 : 1;
-  static_assert(kMostCalibrationSizes <= 2 * kCalibrationPoints);
-  for (std::size_t i = 0; i < count; i += step) {
-    if (!points[i].candidate) continue;
+  static_assert(kMostCalibrationSizes <= kCalibrationPoints);
+  for (std::size_t i = 0; i < count; i++) {
+    if (!points[i].candidate) continue;  // not measured
     facts.sizes[facts.count] = points[i].size;
     facts.transactions_per_s[facts.count] = points[i].per_second;
     facts.count++;
@@ -408,14 +444,8 @@ PGDLLEXPORT Datum sluice_calibrate(PG_FUNCTION_ARGS) {
   refuse_recursion();
   InitMaterializedSRF(fcinfo, 0);
 
-  const int available = slots_for_calibration(count_free_worker_slots());
   Sweep sweep{};
-  sweep.plan = read_plan(fcinfo, available);
-  char *script = text_to_cstring(PG_GETARG_TEXT_PP(0));
-  check_script(script);
-  refuse_role_without_login();
-
-  run_sweep(script, available, sweep);
+  sweep_alone(fcinfo, sweep);
   warn_about_lack(sweep);
   emit_results(fcinfo, sweep);
   return static_cast<Datum>(0);

@@ -81,7 +81,7 @@ struct CalibrationHeader {
   Oid database;
   Oid role;
   std::uint32_t workers;
-  std::uint32_t settings;  // pairs of name and value, each ended by 0
+  std::uint32_t settings;  // how many: see append_carried_settings()
   std::size_t slots_at;    // offsets in the segment
   std::size_t script_at;
   std::size_t settings_at;
@@ -100,8 +100,9 @@ inline std::int64_t calibration_clock_us() {
 // Is this process a worker?
 bool is_calibrator();
 
-// The settings that a worker takes over from its caller, as pairs of name and
-// value; returns how many.  See the top of calibrator.cpp for which.  May raise.
+// The settings that a worker takes over from its caller; returns how many.  Each
+// is: name, 0, value, 0, context (1 byte) in which it was set and OID (4) of the
+// role that has set it.  See the top of calibrator.cpp for which.  May raise.
 std::uint32_t append_carried_settings(StringInfo target);
 
 // ---------------------------------------------------------------- the crew, in the caller

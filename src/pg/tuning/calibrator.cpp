@@ -12,7 +12,11 @@
 // what has been set for the caller's session, by a client, a SET, a function, or
 // for its role or database: everything from PGC_S_DATABASE upwards.  It does so
 // with the privileges of its own role: a value that this role may not set stays as
-// it is, with a warning in the server log.  Left out: timeouts of statements,
+// it is, with a warning in the server log.  Nor is a value given more weight than
+// whoever has set it could give it, which need not be the current role: what the
+// caller of a SECURITY DEFINER function has made up under a name that no library
+// had claimed then is checked, once a library in the worker claims it, by that
+// caller's privileges and not by those of the function's owner.  Left out: timeouts of statements,
 // transactions and sessions (they are the caller's own measure, and the worker
 // obeys those set for the role), client_encoding (there is no client), and
 // what cannot be reset (role, session_authorization, transaction_*, seed).
@@ -323,16 +327,30 @@ bool is_carried(const config_generic *setting) {
   return can_be_set && is_set && (setting->flags & GUC_NO_RESET_ALL) == 0 && !is_own_measure(setting->name);
 }
 
-void append_setting(StringInfo target, const char *name, const char *value) {
+void append_setting(StringInfo target, const char *name, const char *value, GucContext context, Oid set_by) {
   appendBinaryStringInfo(target, name, static_cast<int>(strlen(name)) + 1);
   appendBinaryStringInfo(target, value, static_cast<int>(strlen(value)) + 1);
+  appendStringInfoChar(target, static_cast<char>(context));
+  appendBinaryStringInfo(target, reinterpret_cast<const char *>(&set_by), sizeof(set_by));
 }
 
-void take_over(const char *name, const char *value) {
+// What the context is in a session: a start-up packet counts as the SET of whoever has sent it.
+GucContext session_context(GucContext context) {
+  return context == PGC_BACKEND || context == PGC_USERSET ? PGC_USERSET : PGC_SUSET;
+}
+
+// Both this role and the one that has set it must have the right to.  The latter is also remembered: a library that
+// claims the name of a placeholder later checks the value again.
+void take_over(const char *name, const char *value, GucContext context, Oid set_by) {
   const char *present = GetConfigOption(name, true, false);
   if (present != nullptr && strcmp(present, value) == 0) return;
-  (void)set_config_option(name, value, superuser() ? PGC_SUSET : PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SET, true,
-                          WARNING, false);
+  const GucContext own = superuser() ? PGC_SUSET : PGC_USERSET;
+  if (set_config_option_ext(name, value, own, PGC_S_SESSION, GetUserId(), GUC_ACTION_SET, false, WARNING, false) == 0)
+    return;
+  // This role may do no more than a superuser may, so it is the one to remember then.
+  const Oid lesser = superuser_arg(set_by) ? GetUserId() : set_by;
+  const GucContext least = own == PGC_SUSET ? session_context(context) : PGC_USERSET;
+  (void)set_config_option_ext(name, value, least, PGC_S_SESSION, lesser, GUC_ACTION_SET, true, WARNING, false);
 }
 
 void take_over_settings() {
@@ -341,7 +359,11 @@ void take_over_settings() {
     const char *name = next;
     const char *value = name + strlen(name) + 1;
     next = value + strlen(value) + 1;
-    take_over(name, value);
+    const auto context = static_cast<GucContext>(*next++);
+    Oid set_by;
+    memcpy(&set_by, next, sizeof(set_by));
+    next += sizeof(set_by);
+    take_over(name, value, context, set_by);
   }
 }
 
@@ -389,11 +411,11 @@ std::uint32_t append_carried_settings(StringInfo target) {
     if (!is_carried(settings[i])) continue;
     const char *value = GetConfigOption(settings[i]->name, true, false);
     if (value == nullptr) continue;
-    append_setting(target, settings[i]->name, value);
+    append_setting(target, settings[i]->name, value, settings[i]->scontext, settings[i]->srole);
     carried++;
   }
   if (XactReadOnly && !RecoveryInProgress()) {
-    append_setting(target, "default_transaction_read_only", "on");
+    append_setting(target, "default_transaction_read_only", "on", PGC_USERSET, GetUserId());
     carried++;
   }
   return carried;
