@@ -449,7 +449,7 @@ COMMENT ON FUNCTION sluice.errors() IS
 COMMENT ON VIEW sluice.errors IS
   'Errors that clients of the pooled port have met, a row for each class and SQLSTATE since the server started or statistics were reset. Direct connections are not counted, nor are errors that a function has caught.';
 COMMENT ON COLUMN sluice.errors.class IS
-  'Where it belongs: authentication (could not log in), limit (refused because some limit was reached), acquire_timeout, protocol (the client broke it), statement (the client kept its connection), client_end (it lost it: idle timeouts, administrators, bad start-up settings), backend_start (it waited for a backend that could not start) or internal (SQLSTATE XX...).';
+  'Where it belongs: authentication (could not log in), limit (refused because some limit was reached, or the server starts or stops), acquire_timeout, protocol (the client broke it), statement (the client kept its connection), client_end (it lost it: idle timeouts, administrators, bad start-up settings), backend_start (it waited for a backend that could not start) or internal (SQLSTATE XX...).';
 COMMENT ON COLUMN sluice.errors.sqlstate IS
   'SQLSTATE. NULL: any other of this class; the table has room for 248 different ones until the server restarts.';
 COMMENT ON COLUMN sluice.errors.count IS
@@ -839,7 +839,7 @@ GRANT SELECT ON sluice.pressure TO PUBLIC;
 COMMENT ON FUNCTION sluice.pressure() IS
   'What can run out; read the view sluice.pressure.';
 COMMENT ON VIEW sluice.pressure IS
-  'Everything limited that pools depend on: what is used now, the limit, the peak and where it is heading, and a verdict in words. Read at this moment and without locks; peaks and trends are sampled once a second, so that a shorter peak may be missing, but for max_backends, client slots, unauthenticated clients and the wait queue, where none is.';
+  'Everything limited that pools depend on: what is used now, the limit, the peak and where it is heading, and a verdict in words. Read at this moment. Slots are read without locks; behind lock waits the lock manager is asked, as pg_blocking_pids() does. Peaks and trends are sampled once a second, so that a shorter peak may be missing, but for max_backends, client slots, unauthenticated clients and the wait queue, where none is.';
 COMMENT ON COLUMN sluice.pressure.resource IS
   'For each pool: pool slots (backends that work, of max_size), wait queue (clients that wait for a backend). For the server: max_backends (pooled backends of all pools; those of sluice.nested_reserve may exceed it), worker slots (background and parallel workers that run, pooled backends among them; one that is registered and has not been started has a slot too, but is not counted), max_connections (direct connections, those logging in included; pooled backends take none), max_connections without reserved (the same, against what is left for ordinary roles), client slots, unauthenticated clients, file descriptors of the dispatcher, file descriptors of the system, pools (that have a client or a backend; others make room), client memory (prepared statements, settings and sequence values of clients, and statements that backends keep plans of; without what is lost between them), cpu pressure, io pressure and memory pressure (share of the last ten seconds in which some task stood still), load (of the last minute, against logical processors), memory of the machine.';
 COMMENT ON COLUMN sluice.pressure.database IS
@@ -865,7 +865,7 @@ COMMENT ON COLUMN sluice.pressure.trend IS
 COMMENT ON COLUMN sluice.pressure.trend_per_minute IS
   'How much more is used with each minute, in units; the more cautious of the two estimates, 0 where they disagree.';
 COMMENT ON COLUMN sluice.pressure.verdict IS
-  'What to think of it, in words: ok; will be reached in about ... min at this rate (from half of the limit on, and within an hour); close to the limit (nine tenths); exhausted, and what then happens; ok now, the limit has been reached (by the peak); busy and overloaded for pressure (a tenth, four tenths of the time) and load (the processors there are, twice that); unknown, and why.';
+  'What to think of it, in words. For pool slots: what fills the pool, and whether more backends would help; what the session does that others wait for is told to those who may see its details only. For all else: ok; will be reached in about ... min at this rate (from half of the limit on, and within an hour); close to the limit (nine tenths); exhausted, and what then happens; ok now, the limit has been reached (by the peak); busy and overloaded for pressure (a tenth, four tenths of the time) and load (the processors there are, twice that); unknown, and why.';
 
 -- --------------------------------------------------------------------------
 -- holders: One row for each backend in the hands of a client.

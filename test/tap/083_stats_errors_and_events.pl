@@ -108,6 +108,10 @@ is($server->sql('SELECT count(*) FROM sluice.events'), '0', 'nor events');
 	$client->sql_error("DO \$\$ BEGIN RAISE '%', repeat('\xe2\x82\xac', 200) USING ERRCODE = 'AB001'; END \$\$");
 	is($server->sql("SELECT last_message = repeat(U&'\\20AC', 67) FROM sluice.errors WHERE sqlstate = 'AB001'"), 't',
 		'a long message is cut where a character ends');
+	$server->sql("CREATE DATABASE plain ENCODING 'SQL_ASCII' TEMPLATE template0");
+	$server->sql('CREATE EXTENSION pg_sluice', dbname => 'plain');
+	is($server->sql("SET client_encoding = 'UTF8'; SELECT last_message = repeat('?', 201) FROM sluice.errors WHERE sqlstate = 'AB001'", dbname => 'plain'), 't',
+		'where letters have no encoding, it is no error to a client that has one');
 	$client->sql(q{SET client_encoding = 'LATIN1'});
 	$client->sql_error(q{DO $$ BEGIN RAISE '%', 'na' || chr(239) || 've' USING ERRCODE = 'AB002'; END $$});
 	is(message('statement', 'AB002'), 'na?ve', 'one that was converted keeps its ASCII');

@@ -161,11 +161,44 @@ $server->stop;
 ok(-f $file, 'a clean shutdown leaves a file');
 my $saved = contents();
 $server->start;
-ok(!-e $file, 'which is gone when the server runs');
+ok(until_true(sub { !-e $file }), 'which is gone when the server runs');
 is($server->sql('SELECT md5(string_agg(h::text, chr(10) ORDER BY at)) FROM sluice.history h'), $before, 'the history is the same');
 $server->pool_sql('SELECT 1');
 ok(until_history("bool_or(at > pg_postmaster_start_time() AND transactions > 0)"), 'and goes on');
 is(history('count(DISTINCT role)'), '1', 'as that of the same pool');
+
+# --- starts that fail
+{
+	my $transactions = history('sum(transactions)');
+	cmp_ok($transactions, '>', 0, 'there is something to lose');
+	$server->stop;
+	my $rules = $server->node->data_dir . '/pg_hba.conf';
+	rename $rules, "$rules.good" or die $!;
+	open my $broken, '>', $rules or die $!;
+	print $broken "nonsense\n";
+	close $broken;
+	foreach my $attempt (1 .. 2)
+	{
+		my $size = $server->log_size;
+		is($server->node->start(fail_ok => 1), 0, 'a start fails');
+		like($server->log_since($size), qr/could not load .*pg_hba\.conf/, 'of the reason it should');
+		ok(-f $file, 'and keeps the file');
+	}
+	rename "$rules.good", $rules or die $!;
+	$server->start;
+	is(history('sum(transactions)'), $transactions, 'the next one has the history');
+	ok(until_true(sub { !-e $file }), 'and then the file is gone');
+}
+
+# --- the new file replaces what is in its place
+{
+	my $temporary = "$file.tmp";
+	symlink $server->node->data_dir . '/not_to_be_written', $temporary or die $!;
+	$server->stop;
+	ok(-f $file && !-l $file && !-l $temporary, 'a link where the file is written is not followed');
+	ok(!-e $server->node->data_dir . '/not_to_be_written', 'and nothing appears behind it');
+	$server->start;
+}
 
 # --- files that are no good
 my @bad = (
@@ -188,7 +221,7 @@ foreach my $case (@bad)
 	my $log = $server->log_since($size);
 	like($log, qr{LOG:  ignoring invalid data in file "pg_stat/pg_sluice.stat"\n.*DETAIL:  .*$reason}, "$name is reported");
 	is(history('count(*)'), '0', 'and ignored');
-	ok(!-e $file, 'and removed');
+	ok(until_true(sub { !-e $file }), 'and removed');
 }
 foreach my $case (
 	[ 'a directory', sub { mkdir $file or die $! }, sub { rmtree($file) } ],
@@ -203,7 +236,7 @@ foreach my $case (
 	$server->start;
 	like($server->log_since($size), qr{ignoring invalid data in file "pg_stat/pg_sluice.stat"\n.*DETAIL:  It is not a regular file}, "$name is not opened");
 	$unmake->();
-	ok(!-e $file && !-l $file, 'and gone');
+	ok(until_true(sub { !-e $file && !-l $file }), 'and gone');
 }
 SKIP:
 {
@@ -214,7 +247,7 @@ SKIP:
 	my $size = $server->log_size;
 	$server->start;
 	like($server->log_since($size), qr{LOG:  could not open file "pg_stat/pg_sluice.stat"}, 'an unreadable file is reported');
-	ok(!-e $file, 'and removed');
+	ok(until_true(sub { !-e $file }), 'and removed');
 }
 
 # --- other sizes
@@ -235,6 +268,7 @@ is(history('count(*)'), $saved_rows < 4 ? $saved_rows : 4, 'more seconds keep wh
 	my $size = $server->log_size;
 	my $pool = $server->pool_raw;
 	$pool->sql('SELECT 1');
+	ok(until_true(sub { !-e $file }), 'the server has been running for long enough to do without the file');
 	my $victim = $pool->sql('SELECT pg_backend_pid()');
 	kill 'KILL', $victim;
 	ok($server->wait_for_log(qr/all server processes terminated; reinitializing.*ready to accept connections/s, $size), 'the server starts over');

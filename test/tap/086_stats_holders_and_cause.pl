@@ -22,6 +22,7 @@ $server->sql('CREATE TABLE item AS SELECT number, 0 AS value FROM generate_serie
 $server->sql('CREATE ROLE reader');
 $server->sql('CREATE ROLE monitor IN ROLE pg_read_all_stats');
 $server->sql("CREATE ROLE $_ LOGIN") foreach qw(guest keeper);
+$server->sql('GRANT SELECT ON item TO guest');
 $server->sql("ALTER ROLE keeper SET sluice.pool_mode = 'session'");
 
 # The error of one more client.  Nobody else may be waiting.  In a pool that has had no backend yet, or is in
@@ -53,6 +54,13 @@ sub holder
 {
 	my ($pid, $columns) = @_;
 	return $server->sql("SELECT $columns FROM sluice.holders WHERE backend_pid = $pid");
+}
+
+# What the verdict on the slots of a role's pool says to a reader.
+sub verdict
+{
+	my ($role, $reader) = @_;
+	return $server->sql("SET ROLE $reader; SELECT verdict FROM sluice.pressure WHERE resource = 'pool slots' AND role = '$role'");
 }
 
 sub until_holders
@@ -110,6 +118,9 @@ is($server->sql('SELECT count(*) FROM sluice.holders'), '0', 'nobody holds a bac
 			  . 'transaction_age_ms, query_age_ms, query)) FROM sluice.holders'),
 		'0', 'but not what they execute');
 	is($server->sql('SET ROLE monitor; SELECT count(query) FROM sluice.holders'), '3', 'who may read all statistics does');
+	is(verdict($me, 'reader'), "all 2 working backends wait for a lock held by pid $owner_pid: adding backends will not help",
+		'the verdict tells anyone who is in the way, but not what it does');
+	like(verdict($me, 'monitor'), qr/ held by pid $owner_pid \(idle in transaction for \d+ s\): adding/, 'but those that may know');
 	leave($owner, @others);
 }
 
@@ -134,6 +145,27 @@ is($server->sql('SELECT count(*) FROM sluice.holders'), '0', 'nobody holds a bac
 	like($error->{H}, qr/"lock_wait_chain"/, 'the hint names the chain');
 	$server->sql("SELECT pg_terminate_backend($direct_pid)");
 	is(answer($_), '3', 'when it has gone the others go on') foreach @others;
+	leave($direct, @others);
+}
+
+# --- by another role
+{
+	my $direct = $server->raw;
+	my $direct_pid = $direct->sql('SELECT pg_backend_pid()');
+	$direct->sql('BEGIN');
+	$direct->sql('LOCK TABLE item');
+	my @others = map { $server->pool_raw(user => 'guest') } 1 .. 2;
+	ask($_, 'SELECT count(*) FROM item') foreach @others;
+	ok(until_holders('count(*) = 2 AND bool_and(lock_wait_chain = ARRAY[' . $direct_pid . '])'), 'two clients of another role wait for it');
+	my $before = $server->log_size;
+	my $error = give_up(user => 'guest');
+	like($error->{D}, qr/ All 2 working backends wait for a lock held by pid $direct_pid: adding backends will not help\.$/,
+		'a client is not told what other roles do');
+	unlike($error->{H}, qr/idle_in_transaction/, 'nor by the hint');
+	ok($server->wait_for_log(qr/DETAIL:  .* held by pid $direct_pid \(idle in transaction for \d+ s\): adding.*HINT:  [^\n]*"idle_in_transaction_session_timeout"/s, $before),
+		'the log is');
+	$direct->sql('ROLLBACK');
+	is(answer($_), '3', 'the others go on') foreach @others;
 	leave($direct, @others);
 }
 
@@ -171,8 +203,11 @@ is($server->sql('SELECT count(*) FROM sluice.holders'), '0', 'nobody holds a bac
 		qr/ All 4 pooled backends of the server are idle in transaction \(longest \d+ s, pid $oldest\), 4 in pool "$me\/postgres": end those transactions; more backends would only hold more of them\.$/,
 		'of idle transactions');
 	like($error->{H}, qr/"idle_in_transaction_session_timeout"/, 'which can be ended');
+	my $before = $server->log_size;
 	$error = give_up(user => 'guest', fresh => 1);
-	like($error->{D}, qr/^The pool has no backend: .* 4 in pool "$me\/postgres": end/, 'another pool is told who has them');
+	like($error->{D}, qr/^The pool has no backend: .* All 4 pooled backends of the server are idle in transaction \(longest \d+ s, pid $oldest\): end/,
+		'another pool is told what they do, but not whose they are');
+	ok($server->wait_for_log(qr/DETAIL:  The pool has no backend: [^\n]* 4 in pool "$me\/postgres": end/, $before), 'which the log is');
 	leave(@thinkers);
 }
 
@@ -182,7 +217,7 @@ is($server->sql('SELECT count(*) FROM sluice.holders'), '0', 'nobody holds a bac
 	$_->sql('LISTEN news') foreach @pinned;
 	ok(until_holders(q{count(*) = 4 AND bool_and(state = 'pinned' AND pins = '{listen}')}), 'four are pinned');
 	my $error = give_up(user => 'guest', fresh => 1);
-	like($error->{D}, qr/ All 4 pooled backends of the server are pinned \(longest \d+ s, pid \d+: listen\), 4 in pool "$me\/postgres": more backends would soon be pinned as well\.$/,
+	like($error->{D}, qr/ All 4 pooled backends of the server are pinned \(longest \d+ s, pid \d+: listen\): more backends would soon be pinned as well\.$/,
 		'the cause are pins');
 	like($error->{H}, qr/sluice\.holders.*sluice\.pin_timeout.*sluice\.on_session_state/, 'and the hint is about them');
 	leave(@pinned);

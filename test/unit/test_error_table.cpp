@@ -216,6 +216,17 @@ void told_errors_have_their_class(void **) {
   assert_true(sluice::class_of_told_error(false, "XX001") == ErrorClass::internal);
 }
 
+void refusals_have_their_class(void **) {
+  assert_true(sluice::class_of_refusal("28P01") == ErrorClass::authentication);
+  assert_true(sluice::class_of_refusal("3D000") == ErrorClass::authentication);
+  assert_true(sluice::class_of_refusal("53300") == ErrorClass::limit);
+  assert_true(sluice::class_of_refusal("53400") == ErrorClass::limit);
+  assert_true(sluice::class_of_refusal("57P01") == ErrorClass::limit);
+  assert_true(sluice::class_of_refusal("57P03") == ErrorClass::limit);
+  assert_true(sluice::class_of_refusal("08P01") == ErrorClass::protocol);
+  assert_true(sluice::class_of_refusal("XX000") == ErrorClass::internal);
+}
+
 void an_error_response_is_read(void **) {
   const char body[] = "SFEHLER\0VERROR\0C22012\0Mdivision by zero\0Fint.c\0";
   const sluice::ToldError error = sluice::read_error_response(body, sizeof(body));
@@ -326,6 +337,7 @@ int main() {
       cmocka_unit_test(text_is_copied_whole_where_it_fits),
       cmocka_unit_test(every_class_has_a_name_of_its_own),
       cmocka_unit_test(told_errors_have_their_class),
+      cmocka_unit_test(refusals_have_their_class),
       cmocka_unit_test(an_error_response_is_read),
       cmocka_unit_test(half_an_error_response_is_not_complete),
       cmocka_unit_test(nothing_is_lost_and_messages_are_whole_between_many_threads),

@@ -491,6 +491,44 @@ void counts_make_up_the_whole(void **) {
   assert_int_equal(diagnosis.counted, 11);
 }
 
+void what_nobody_looked_at_is_unknown(void **) {
+  const PoolDiagnosis diagnosis;
+  assert_true(diagnosis.cause == PoolCause::unknown);
+  assert_true(diagnosis.more_backends_help == MoreBackends::perhaps);
+}
+
+void hidden_blocker_keeps_its_number_only(void **) {
+  Scene scene;
+  scene.add_blocked(10, 4711, BlockerActivity::idle_in_transaction);
+  PoolDiagnosis diagnosis = scene.judge();
+  assert_true(diagnosis.advice == PoolAdvice::end_blocking_transaction);
+  hide_blocker(diagnosis);
+  assert_int_equal(diagnosis.blocker.pid, 4711);
+  assert_int_equal(diagnosis.blocked, 10);
+  assert_true(diagnosis.blocker.activity == BlockerActivity::unknown);
+  assert_int_equal(diagnosis.blocker.age_us, 0);
+  assert_int_equal(diagnosis.age_us, 0);
+  assert_verdict(diagnosis, PoolCause::lock_convoy, MoreBackends::no, PoolAdvice::stop_blocker);
+}
+
+void hidden_blocker_of_another_cause_changes_nothing(void **) {
+  Scene scene;
+  scene.add(10, HolderState::held);
+  PoolDiagnosis diagnosis = scene.judge();
+  hide_blocker(diagnosis);
+  assert_int_equal(diagnosis.age_us, kSecondUs);
+  assert_verdict(diagnosis, PoolCause::held_by_sessions, MoreBackends::perhaps, PoolAdvice::use_transaction_mode);
+}
+
+void hidden_prepared_transaction_is_still_one(void **) {
+  Scene scene;
+  scene.add_blocked(10, 0, BlockerActivity::prepared);
+  PoolDiagnosis diagnosis = scene.judge();
+  hide_blocker(diagnosis);
+  assert_true(diagnosis.blocker.activity == BlockerActivity::prepared);
+  assert_true(diagnosis.advice == PoolAdvice::finish_prepared);
+}
+
 void every_cause_has_its_own_phrase(void **) {
   for (std::size_t i = 0; i < kPoolCauseCount; i++) {
     const char *phrase = describe(static_cast<PoolCause>(i));
@@ -543,6 +581,10 @@ int main() {
       cmocka_unit_test(no_half_is_a_mixture),
       cmocka_unit_test(mixture_on_busy_processors_needs_no_more),
       cmocka_unit_test(counts_make_up_the_whole),
+      cmocka_unit_test(what_nobody_looked_at_is_unknown),
+      cmocka_unit_test(hidden_blocker_keeps_its_number_only),
+      cmocka_unit_test(hidden_blocker_of_another_cause_changes_nothing),
+      cmocka_unit_test(hidden_prepared_transaction_is_still_one),
       cmocka_unit_test(every_cause_has_its_own_phrase),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -110,6 +110,22 @@ ErrorClass class_of_told_error(bool ended_the_client, const char *sqlstate) noex
   return ended_the_client ? ErrorClass::client_end : ErrorClass::statement;
 }
 
+ErrorClass class_of_refusal(const char *sqlstate) noexcept {
+  if (std::strncmp(sqlstate, "XX", 2) == 0) {
+    return ErrorClass::internal;
+  }
+  if (std::strncmp(sqlstate, "08P01", 5) == 0) {
+    return ErrorClass::protocol;
+  }
+  // 53: resources, connections included.  57P01, 57P03: of no fault of the client's the server is leaving, or not
+  // there yet.
+  if (std::strncmp(sqlstate, "53", 2) == 0 || std::strncmp(sqlstate, "57P01", 5) == 0 ||
+      std::strncmp(sqlstate, "57P03", 5) == 0) {
+    return ErrorClass::limit;
+  }
+  return ErrorClass::authentication;
+}
+
 void record_error(ErrorTable &table, ErrorClass error_class, std::uint32_t code, std::uint32_t role_oid,
                   const char *message, std::int64_t now_at) noexcept {
   ErrorSlot &slot = find_slot(table, error_class, code);

@@ -45,7 +45,7 @@ namespace sluice {
 
 enum class ErrorClass : std::uint32_t {
   authentication = 0,  // a client could not log in
-  limit,               // a client was refused because some limit was reached
+  limit,               // a client was refused because some limit was reached, or the server starts or stops
   acquire_timeout,     // a client waited in vain for a backend
   protocol,            // a client broke the protocol
   statement,           // an error that left the client its connection
@@ -62,6 +62,9 @@ const char *name_of(ErrorClass error_class) noexcept;
 // The class of an error that a client with a backend was told.  `sqlstate`: five
 // characters.
 ErrorClass class_of_told_error(bool ended_the_client, const char *sqlstate) noexcept;
+
+// The class of an error that a client was told instead of being let in.
+ErrorClass class_of_refusal(const char *sqlstate) noexcept;
 
 constexpr std::size_t kErrorSlots = 256;
 constexpr std::size_t kErrorMessageLength = 204;

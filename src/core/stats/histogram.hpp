@@ -27,7 +27,8 @@ namespace sluice {
 constexpr unsigned kHistogramSubBits = 5;   // 32 buckets a power of two
 constexpr unsigned kHistogramMaxBits = 40;  // values are cut off at 2^40
 constexpr std::size_t kHistogramBuckets =
-    (std::size_t{2} << kHistogramSubBits) + (kHistogramMaxBits - kHistogramSubBits - 1) * (std::size_t{1} << kHistogramSubBits);
+    (std::size_t{2} << kHistogramSubBits) +
+    (kHistogramMaxBits - kHistogramSubBits - 1) * (std::size_t{1} << kHistogramSubBits);
 
 // The bucket of a value, and the least and greatest value of a bucket.
 std::size_t histogram_bucket(std::uint64_t value) noexcept;

@@ -27,10 +27,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 
 #include "core/stats/histogram.hpp"
+#include "core/stats/shared_record.hpp"
 
 namespace sluice {
 
@@ -74,28 +74,9 @@ struct HistorySample {
 };
 static_assert(sizeof(HistorySample) == 96 && std::is_trivially_copyable_v<HistorySample>);
 
-// A plain struct kept as words that may be read while they are written.
-template <typename T>
-struct SharedWords {
-  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) % sizeof(std::uint64_t) == 0);
-  static constexpr std::size_t kWords = sizeof(T) / sizeof(std::uint64_t);
-  std::atomic<std::uint64_t> words[kWords];
-
-  void store(const T &value) noexcept {
-    std::uint64_t copy[kWords];
-    std::memcpy(copy, &value, sizeof(T));
-    for (std::size_t i = 0; i < kWords; i++) words[i].store(copy[i], std::memory_order_relaxed);
-  }
-  void load(T &value) const noexcept {
-    std::uint64_t copy[kWords];
-    for (std::size_t i = 0; i < kWords; i++) copy[i] = words[i].load(std::memory_order_relaxed);
-    std::memcpy(static_cast<void *>(&value), copy, sizeof(T));
-  }
-};
-
 struct HistorySlot {
   std::atomic<std::uint64_t> version;  // of sample n: 2n + 1 while it is written, 2n + 2 afterwards
-  SharedWords<HistorySample> sample;
+  SharedRecord<HistorySample> sample;
 };
 
 struct HistoryOwner {
@@ -144,7 +125,7 @@ struct alignas(64) HistoryRing {
   std::atomic<std::uint64_t> first;    // number of the owner's first sample
   std::atomic<std::uint64_t> next;     // number of the next sample
   std::atomic<std::int64_t> last_at;   // TimestampTz of the end of the latest sample
-  SharedWords<HistoryOwner> owner;
+  SharedRecord<HistoryOwner> owner;
   HistoryBaseline baseline;
   // HistorySlot[seconds] follows
 

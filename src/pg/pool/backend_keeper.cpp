@@ -523,7 +523,8 @@ void govern_retirement(std::uint32_t pool_index, std::int64_t now_us) {
   else if (book.above_maximum_since_us == 0)
     book.above_maximum_since_us = now_us;
   load.above_maximum_since_us = book.above_maximum_since_us;
-  load.beyond_server = pool.nested_since_us.load() != 0 ? 0 : count_beyond_maximum() - (count_retiring(kNoIndex) - load.retiring);
+  load.beyond_server =
+      pool.nested_since_us.load() != 0 ? 0 : count_beyond_maximum() - (count_retiring(kNoIndex) - load.retiring);
 
   // Those without work first: they leave at once.
   retire_where_due(pool_index, load, true);

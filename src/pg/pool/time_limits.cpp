@@ -127,22 +127,28 @@ static void log_timed_out_client(std::uint32_t pool_index, ClientRef client, std
   log_event(EventKind::acquire_timeout, pool_index, kNoProcess, static_cast<std::int32_t>(client.slot), reason);
 }
 
+// The log is told all, the client what its role may know.
 static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int64_t now_us) {
   PoolSlot &pool = shared().pools[pool_index];
-  StringInfoData message, detail;
+  StringInfoData message, detail, told;
   LastWords words;
 
   initStringInfo(&message);
   initStringInfo(&detail);
+  initStringInfo(&told);
   appendStringInfo(&message, "could not get a backend from pool \"%s/%s\" within %d ms", pool.role, pool.database,
                    pool.acquire_timeout_ms.load());
   // A look behind locks costs more than the rest, and clients often give up together.
   const PoolDiagnosis &diagnosis = look_at_pool_lately(pool_index, now_us);
   describe_full_pool(&detail, pool_index, now_us);
   append_full_server(&detail);
+  appendBinaryStringInfo(&told, detail.data, detail.len);
   append_cause(&detail, diagnosis);
-  const char *hint = hint_about(diagnosis.advice);
-  begin_last_words(&words, ErrorClass::acquire_timeout, ERRCODE_TOO_MANY_CONNECTIONS, message.data, detail.data, hint);
+  PoolDiagnosis shown = diagnosis;
+  hide_from_role(shown, pool.role_oid);
+  append_cause(&told, shown);
+  begin_last_words(&words, ErrorClass::acquire_timeout, ERRCODE_TOO_MANY_CONNECTIONS, message.data, told.data,
+                   hint_about(shown.advice));
   // Unless a backend has taken it at the last moment.
   if (end_client(client, ClientState::ready, words)) {
     ErrorData error;
@@ -150,7 +156,7 @@ static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int
     error.sqlerrcode = ERRCODE_TOO_MANY_CONNECTIONS;
     error.message = message.data;
     error.detail = detail.data;
-    error.hint = const_cast<char *>(hint);
+    error.hint = const_cast<char *>(hint_about(diagnosis.advice));
     log_as_fatal(&error);
     pool.acquire_timeouts.fetch_add(1);
     log_timed_out_client(pool_index, client, now_us);
@@ -158,6 +164,7 @@ static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int
   pfree(words.response.data);
   pfree(message.data);
   pfree(detail.data);
+  pfree(told.data);
 }
 
 static void dismiss_client(ClientRef client, ClientState from, int sqlerrcode, const char *message) {
@@ -210,7 +217,8 @@ void scan_clients(std::int64_t now_us) {
       const std::int64_t idle_us = now_us - slot.state_since_us.load(std::memory_order_relaxed);
       const std::int64_t limit_us = idle_session_limit_us(slot, pool);
       if (told_to_leave)
-        dismiss_client(client, ClientState::idle, ERRCODE_ADMIN_SHUTDOWN, "terminating connection due to administrator command");
+        dismiss_client(client, ClientState::idle, ERRCODE_ADMIN_SHUTDOWN,
+                       "terminating connection due to administrator command");
       else if (limit_us > 0 && idle_us > limit_us)
         dismiss_client(client, ClientState::idle, ERRCODE_IDLE_SESSION_TIMEOUT,
                         "terminating connection due to idle-session timeout");

@@ -47,6 +47,7 @@ PGDLLEXPORT void sluice_backend_main(Datum arg);
 
 #include "core/pool/growth_governor.hpp"
 #include "core/session/message.hpp"
+#include "core/stats/cut_text.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/error_response.hpp"
 #include "pg/pool/lease.hpp"
@@ -419,8 +420,7 @@ static void note_start_failure(ErrorData *error) {
   if (!has_started && error->elevel >= ERROR && session.backend != nullptr) {
     strlcpy(session.backend->failure_sqlstate, unpack_sql_state(error->sqlerrcode),
             sizeof(session.backend->failure_sqlstate));
-    strlcpy(session.backend->failure_message, error->message != nullptr ? error->message : "",
-            sizeof(session.backend->failure_message));
+    (void)copy_cut(session.backend->failure_message, sizeof(session.backend->failure_message), error->message);
   }
   if (previous_log_hook != nullptr) previous_log_hook(error);
 }

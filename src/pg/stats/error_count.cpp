@@ -40,13 +40,6 @@ void count_told_error(const char *body, std::size_t length, Oid role) {
               MAKE_SQLSTATE(state[0], state[1], state[2], state[3], state[4]), role, text);
 }
 
-ErrorClass class_of_refusal(int sqlerrcode) {
-  if (sqlerrcode == ERRCODE_PROTOCOL_VIOLATION) return ErrorClass::protocol;
-  switch (ERRCODE_TO_CATEGORY(sqlerrcode)) {
-    case ERRCODE_INSUFFICIENT_RESOURCES: return ErrorClass::limit;
-    case ERRCODE_INTERNAL_ERROR: return ErrorClass::internal;
-    default: return ErrorClass::authentication;
-  }
-}
+ErrorClass class_of_refusal(int sqlerrcode) { return sluice::class_of_refusal(unpack_sql_state(sqlerrcode)); }
 
 }  // namespace sluice::pg

@@ -7,7 +7,11 @@
 // larger than what the postmaster should ask for.
 //
 // What does not look like our own file (a link, another owner, no regular file) is
-// not opened: opening a pipe would stop the start of the server.
+// not opened: opening a pipe would stop the start of the server.  What lies where the
+// new file is written is removed first, for the same reason.
+//
+// A start may fail after the file has been read, and be tried again: so it is removed
+// by the first process that runs when the server does, the statistician.
 
 #include "pg/compat.hpp"
 
@@ -37,7 +41,7 @@ constexpr std::size_t kPieceBytes = 65536;
 
 bool history_is_saved() { return setting_save_history && shared().header->history_seconds > 0; }
 
-// Whoever cannot be removed now is overwritten at the next shutdown, or reported again.
+// What cannot be removed now is overwritten at the next shutdown, or reported again.
 void remove_file(const char *path) {
   if (unlink(path) != 0 && errno != ENOENT)
     ereport(LOG, (errcode_for_file_access(), errmsg("could not remove file \"%s\": %m", path)));
@@ -113,6 +117,7 @@ bool write_history(FILE *file, HistoryEncoder &encoder, std::byte *buffer) {
 void save_history() {
   HistoryEncoder encoder(shared(), PG_VERSION_NUM / 10000);
   if (encoder.rings() == 0) return;
+  remove_file(kTemporaryPath);
   FILE *file = AllocateFile(kTemporaryPath, PG_BINARY_W);
   bool written = false;
   if (file != nullptr) {
@@ -147,10 +152,13 @@ static void history_at_exit(int code, Datum) {
 }  // extern "C"
 
 void keep_history_in_file() {
-  if (history_is_saved()) load_history();
-  // Also when it was not wanted: it must not come back another time.
-  remove_file(kPath);
+  if (history_is_saved())
+    load_history();
+  else
+    remove_file(kPath);  // it must not come back another time
   on_shmem_exit(history_at_exit, static_cast<Datum>(0));
 }
+
+void forget_history_file() { remove_file(kPath); }
 
 }  // namespace sluice::pg

@@ -92,11 +92,13 @@ bool copy_holder(const BackendSlot &backend, std::int64_t now_us, Holder &copy) 
   return backend.lease.load(kRelaxed) == lease && backend.generation.load(kRelaxed) == generation;
 }
 
-const PgBackendStatus *find_status(std::int32_t pid) {
+// Of another role it is another process, which got the number of one that has ended.
+const PgBackendStatus *find_status(std::int32_t pid, Oid role) {
   const int count = pgstat_fetch_stat_numbackends();
   for (int i = 1; i <= count; i++) {
     const LocalPgBackendStatus *entry = backend_status_entry(i);
-    if (entry != nullptr && entry->backendStatus.st_procpid == pid) return &entry->backendStatus;
+    if (entry == nullptr || entry->backendStatus.st_procpid != pid) continue;
+    return entry->backendStatus.st_userid == role ? &entry->backendStatus : nullptr;
   }
   return nullptr;
 }
@@ -132,10 +134,10 @@ void put_query(ViewRow &row, const PgBackendStatus *status, bool details) {
 
 void put_holder(ViewRow &row, const Holder *holders, int count, int number, std::int64_t now_us) {
   const Holder &holder = holders[number];
-  const PgBackendStatus *status = find_status(holder.pid);
   const TimestampTz now = GetCurrentTimestamp();
   PoolNames names;
   const bool in_pool = copy_pool_names(holder.pool, names);
+  const PgBackendStatus *status = in_pool ? find_status(holder.pid, names.role_oid) : nullptr;
   const bool details = may_see_details(names.role_oid);
   const bool has_status = details && status != nullptr;
   const double held_ms = age_ms(now_us, holder.since_us);

@@ -75,17 +75,26 @@ std::int32_t ask_lock_manager(std::int32_t pid) {
   return blocker;
 }
 
+const PGPROC *find_process(std::int32_t pid) { return pid > 0 ? BackendPidGetProc(pid) : nullptr; }
+
+std::uint32_t wait_event_of(const PGPROC *process) {
+  return process != nullptr ? *static_cast<const volatile uint32 *>(&process->wait_event_info) : 0;
+}
+
 // The leader of a parallel query waits for its workers while one of them waits for a lock.
+// Others that wait for a process (a replica, for example) are not asked about in vain.
 bool may_be_blocked(std::int32_t pid) {
-  const WaitClass wait = wait_class_of(wait_event_of(pid));
-  return wait == WaitClass::lock || wait == WaitClass::ipc;
+  const PGPROC *process = find_process(pid);
+  const WaitClass wait = wait_class_of(wait_event_of(process));
+  if (wait != WaitClass::ipc) return wait == WaitClass::lock;
+  return *static_cast<PGPROC *const volatile *>(&process->lockGroupLeader) == process;
 }
 
 std::int32_t find_blocker(std::int32_t pid, LockLookups &lookups) {
   for (int i = 0; i < lookups.count; i++)
     if (lookups.pids[i] == pid) return lookups.blockers[i];
   if (pid == 0 || !may_be_blocked(pid)) return kNotBlocked;
-  if (lookups.count >= Min(lookups.limit, kMostLockLookups)) return kNotAsked;
+  if (lookups.count >= kMostLockLookups) return kNotAsked;
   const std::int32_t blocker = ask_lock_manager(pid);
   lookups.pids[lookups.count] = pid;
   lookups.blockers[lookups.count] = blocker;
@@ -101,10 +110,7 @@ bool contains(const LockChain &chain, std::int32_t pid) {
 
 }  // namespace
 
-std::uint32_t wait_event_of(std::int32_t pid) {
-  const PGPROC *process = pid > 0 ? BackendPidGetProc(pid) : nullptr;
-  return process != nullptr ? *static_cast<const volatile uint32 *>(&process->wait_event_info) : 0;
-}
+std::uint32_t wait_event_of(std::int32_t pid) { return wait_event_of(find_process(pid)); }
 
 WaitClass wait_class_of(std::uint32_t wait_event) {
   switch (wait_event & kWaitClassMask) {

@@ -9,7 +9,7 @@
 // all partitions of its table in shared mode for a moment, as pg_blocking_pids()
 // does.  So the number of questions is limited, no process is asked about twice
 // within one LockLookups, and only those are asked about that wait for a lock as
-// far as their wait event says.
+// far as their wait event says, or that lead a parallel query and wait for it.
 //
 // A chain follows one blocker of each process: one that holds the lock, rather than
 // one that waits further ahead.  It ends at the first process that does not wait for
@@ -39,7 +39,6 @@ constexpr int kMostLockLookups = 64;
 constexpr int kLongestLockChain = 16;
 
 struct LockLookups {
-  int limit = kMostLockLookups;
   int count = 0;
   std::int32_t pids[kMostLockLookups];
   std::int32_t blockers[kMostLockLookups];

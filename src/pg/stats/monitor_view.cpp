@@ -55,14 +55,12 @@ std::size_t display_columns(const char *name) {
   return columns;
 }
 
-// A line break or the like would not fit into a line.  Where letters have no
-// encoding, part of one may be an error to the client.
+// A line break or the like would not fit into a line.
 char *shown_name(const char *name) {
-  const bool only_ascii = GetDatabaseEncoding() == PG_SQL_ASCII;
   char *shown = displayable(name);
   for (char *c = shown; *c != '\0'; c += pg_mblen(c)) {
     const auto byte = static_cast<unsigned char>(*c);
-    if (byte < 0x20 || byte == 0x7f || (only_ascii && byte > 0x7f)) *c = '?';
+    if (byte < 0x20 || byte == 0x7f) *c = '?';
   }
   return shown;
 }

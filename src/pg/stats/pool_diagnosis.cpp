@@ -3,7 +3,9 @@
 // Collects what core/stats/pool_diagnosis judges.
 //
 // Slots are read as views read them (snapshot.hpp): no lock, and a value may be a
-// moment old.  The state of a process outside the pools comes from the table that
+// moment old.  Behind lock waits the lock manager is asked (lock_chain.hpp).
+//
+// The state of a process outside the pools comes from the table that
 // pg_stat_activity shows.  A process that has a transaction keeps the copy of that
 // table it may have made before, as the functions behind pg_stat_activity do; one
 // without throws it away, because nobody else would.
@@ -24,7 +26,6 @@ extern "C" {
 #include "core/pool/shared_state.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/shared_memory.hpp"
-#include "pg/stats/lock_chain.hpp"
 #include "pg/stats/snapshot.hpp"
 
 namespace sluice::pg {
@@ -34,7 +35,6 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 
 constexpr int kMostChains = 16;  // backends whose blocker is looked for
-constexpr int kMostDiagnosisLookups = 48;
 constexpr std::int64_t kLatelyUs = 250'000;
 
 // ------------------------------------------------------------------ backends in the hands of clients
@@ -101,7 +101,14 @@ const BackendSlot *find_pooled(std::int32_t pid) {
   return nullptr;
 }
 
+Oid role_of_pool(std::uint32_t index) {
+  PoolNames names;
+  (void)copy_pool_names(index, names);
+  return names.role_oid;
+}
+
 void describe_pooled(const BackendSlot &backend, std::int64_t now_us, Blocker &blocker) {
+  blocker.role_oid = role_of_pool(backend.pool.load(kRelaxed));
   blocker.age_us = elapsed(now_us, backend.state_since_us.load(kRelaxed));
   switch (static_cast<BackendState>(backend.state.load(kRelaxed))) {
     case BackendState::active:
@@ -118,6 +125,7 @@ void describe_other(std::int32_t pid, Blocker &blocker) {
     if (entry != nullptr && entry->backendStatus.st_procpid == pid) status = &entry->backendStatus;
   }
   if (status == nullptr) return;
+  blocker.role_oid = status->st_userid;
   TimestampTz since = status->st_state_start_timestamp;
   switch (status->st_state) {
     case STATE_RUNNING:
@@ -148,13 +156,11 @@ void describe_blocker(std::int32_t pid, std::int64_t now_us, Blocker &blocker) {
   if (blocker.activity == BlockerActivity::executing) blocker.wait = wait_class_of(wait_event_of(pid));
 }
 
-void look_behind_locks(std::int64_t now_us, HeldBackend *held, const PoolObservation &seen) {
+void look_behind_locks(std::int64_t now_us, HeldBackend *held, const PoolObservation &seen, LockLookups &lookups) {
   const DiagnosisScope scope = find_scope(seen);
-  LockLookups lookups;
   LockChain chain;
   int chains = 0;
 
-  lookups.limit = kMostDiagnosisLookups;
   for (std::size_t i = 0; i < seen.held_count && chains < kMostChains; i++) {
     if (held[i].wait != WaitClass::lock || !is_in_the_way(seen, scope, held[i])) continue;
     chains++;
@@ -166,7 +172,7 @@ void look_behind_locks(std::int64_t now_us, HeldBackend *held, const PoolObserva
 // ------------------------------------------------------------------ the whole
 
 // May raise.
-PoolDiagnosis look(std::uint32_t pool_index) {
+PoolDiagnosis look(std::uint32_t pool_index, LockLookups &lookups) {
   const SharedState &state = shared();
   const PoolSlot &pool = state.pools[pool_index];
   const std::int64_t now_us = coarse_monotonic_us();
@@ -185,7 +191,7 @@ PoolDiagnosis look(std::uint32_t pool_index) {
   seen.nested_threads = pool.nested_threads.load(kRelaxed);
   seen.nested_minimum = pool.nested_minimum.load(kRelaxed);
   look_at_backends(pool_index, now_us, held, seen);
-  look_behind_locks(now_us, held, seen);
+  look_behind_locks(now_us, held, seen, lookups);
   return diagnose_pool(seen);
 }
 
@@ -196,7 +202,7 @@ void forget_activity() {
 
 }  // namespace
 
-PoolDiagnosis look_at_pool(std::uint32_t pool_index) {
+PoolDiagnosis look_at_pool(std::uint32_t pool_index, LockLookups &lookups) {
   PoolDiagnosis result;
   MemoryContext caller = CurrentMemoryContext;
   MemoryContext volatile scratch = nullptr;
@@ -204,16 +210,20 @@ PoolDiagnosis look_at_pool(std::uint32_t pool_index) {
   const uint32 cancel_holdoffs = QueryCancelHoldoffCount;
 
   if (pool_index >= shared().header->max_pools) return result;
-  // Out of memory is all that can be raised.  No LWLock is held by callers.
+  // Out of memory, and what comes between while others' activity is read: a query that is
+  // cancelled, a time limit.  Whoever has a transaction must hear of those; whoever has
+  // none has nothing that could be cancelled, and cleans up here.  No LWLock is held by
+  // callers.
   PG_TRY();
   {
     forget_activity();
     scratch = AllocSetContextCreate(caller, "pg_sluice diagnosis", ALLOCSET_DEFAULT_SIZES);
     MemoryContextSwitchTo(scratch);
-    result = look(pool_index);
+    result = look(pool_index, lookups);
   }
   PG_CATCH();
   {
+    if (IsTransactionState()) PG_RE_THROW();
     LWLockReleaseAll();
     InterruptHoldoffCount = holdoffs;
     QueryCancelHoldoffCount = cancel_holdoffs;
@@ -235,6 +245,8 @@ const PoolDiagnosis &look_at_pool_lately(std::uint32_t pool_index, std::int64_t 
   };
   static Look *looks = nullptr;  // [max_pools]
   static Look single;            // in need of memory
+  static LockLookups lookups;    // of all pools
+  static std::int64_t lookups_since_us = 0;
   const SharedState &state = shared();
 
   if (looks == nullptr)
@@ -244,15 +256,26 @@ const PoolDiagnosis &look_at_pool_lately(std::uint32_t pool_index, std::int64_t 
   Look &look = looks != nullptr ? looks[pool_index] : single;
   const std::uint32_t generation = state.pools[pool_index].generation.load(kRelaxed);
   if (look.at_us == 0 || look.generation != generation || now_us - look.at_us >= kLatelyUs) {
-    look.diagnosis = look_at_pool(pool_index);
+    if (now_us - lookups_since_us >= kLatelyUs) {
+      lookups.count = 0;
+      lookups_since_us = now_us;
+    }
+    look.diagnosis = look_at_pool(pool_index, lookups);
     look.generation = generation;
     look.at_us = now_us;
   }
   return look.diagnosis;
 }
 
-void append_pool_verdict(StringInfo text, std::uint32_t pool_index) {
-  const PoolDiagnosis diagnosis = look_at_pool(pool_index);
+void hide_from_role(PoolDiagnosis &diagnosis, Oid role) {
+  if (diagnosis.blocker.role_oid != role) hide_blocker(diagnosis);
+  if (role_of_pool(diagnosis.worst_pool) != role) hide_worst_pool(diagnosis);
+}
+
+void append_pool_verdict(StringInfo text, std::uint32_t pool_index, LockLookups &lookups) {
+  PoolDiagnosis diagnosis = look_at_pool(pool_index, lookups);
+  if (!may_see_details(diagnosis.blocker.role_oid)) hide_blocker(diagnosis);
+  if (!may_see_details(role_of_pool(diagnosis.worst_pool))) hide_worst_pool(diagnosis);
   append_verdict(text, diagnosis);
 }
 

@@ -124,7 +124,7 @@ void append_help_if_cores_are_free(StringInfo text, const PoolDiagnosis &diagnos
   if (diagnosis.more_backends_help == MoreBackends::no) {
     appendStringInfoString(text, ", and others keep ");
     append_cores(text, diagnosis.cores);
-    appendStringInfoString(text, " busy: more backends would not help");
+    appendStringInfoString(text, " busy: adding backends will not help");
   } else {
     appendStringInfoString(text, ": more backends may help");
   }
@@ -138,8 +138,9 @@ void append_mixture(StringInfo text, const PoolDiagnosis &diagnosis) {
     appendStringInfo(text, "%s%d: %s", separator, diagnosis.counts[i], describe(static_cast<PoolCause>(i)));
     separator = ", ";
   }
-  appendStringInfo(text, "): more backends %s",
-                   diagnosis.more_backends_help == MoreBackends::no ? "would not help" : "may help");
+  appendStringInfo(text, "): %s",
+                   diagnosis.more_backends_help == MoreBackends::no ? "adding backends will not help"
+                                                                    : "more backends may help");
 }
 
 }  // namespace
@@ -202,6 +203,7 @@ void append_verdict(StringInfo text, const PoolDiagnosis &diagnosis) {
                                    "holds has to give way");
       break;
     case PoolCause::mixed: append_mixture(text, diagnosis); break;
+    case PoolCause::unknown: appendStringInfoString(text, "what keeps the pool full could not be found out"); break;
   }
 }
 

@@ -11,6 +11,7 @@
 
 extern "C" {
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 }
 
 #include "core/stats/pressure.hpp"
@@ -100,7 +101,8 @@ ResourceShown pool_resource(Resource resource, const PoolSlot &pool, double used
   return shown;
 }
 
-void show_pool(FunctionCallInfo fcinfo, std::uint32_t index, const PoolUse &use, TimestampTz now) {
+void show_pool(FunctionCallInfo fcinfo, std::uint32_t index, const PoolUse &use, TimestampTz now,
+               LockLookups &lookups) {
   const PoolSlot &pool = shared().pools[index];
   const ResourceEra era = pool_era(pool.generation.load(std::memory_order_acquire));
   PoolNames names;
@@ -112,7 +114,7 @@ void show_pool(FunctionCallInfo fcinfo, std::uint32_t index, const PoolUse &use,
   add_history(slots, pool.slots_in_use, era, now);
   StringInfoData verdict;
   initStringInfo(&verdict);
-  append_pool_verdict(&verdict, index);
+  append_pool_verdict(&verdict, index, lookups);
 
   ResourceShown waiting = pool_resource(Resource::wait_queue, pool, Max(pool.queued.load(kRelaxed), 0),
                                         static_cast<double>(kWaitQueueCapacity));
@@ -146,8 +148,10 @@ PGDLLEXPORT Datum sluice_pressure(PG_FUNCTION_ARGS) {
   const TimestampTz now = GetCurrentTimestamp();
   auto *uses = static_cast<PoolUse *>(palloc(pools * sizeof(PoolUse)));
   count_pool_use(uses);
+  LockLookups lookups;  // the same backends may be in the way of many pools
   for (std::uint32_t i = 0; i < pools; i++) {
-    show_pool(fcinfo, i, uses[i], now);
+    CHECK_FOR_INTERRUPTS();
+    show_pool(fcinfo, i, uses[i], now, lookups);
   }
   show_server(fcinfo, now);
   return static_cast<Datum>(0);

@@ -2,8 +2,9 @@
 //
 // Reading slots that others are writing.
 //
-// Views take no lock: a lock that a view holds is a lock that a dispatcher may
-// have to wait for.  A reader notes the generation of the slot, copies what it
+// Slots are read without locks: a lock that a view holds is a lock that a dispatcher
+// may have to wait for.  (Behind lock waits the lock manager is asked, as
+// pg_blocking_pids() does: lock_chain.hpp.)  A reader notes the generation of the slot, copies what it
 // needs, and looks at the generation again; a slot that was given away in the
 // meantime is left out.  Within one generation a row may mix values of two
 // moments some nanoseconds apart: they are snapshots, and the comments on the

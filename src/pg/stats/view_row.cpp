@@ -21,7 +21,8 @@ namespace sluice::pg {
 char *displayable(const char *value) {
   char *copy = pstrdup(value);
   const std::size_t length = strlen(copy);
-  if (pg_verifymbstr(copy, static_cast<int>(length), true)) {
+  // SQL_ASCII takes any byte for valid, but a client with an encoding of its own may not.
+  if (GetDatabaseEncoding() != PG_SQL_ASCII && pg_verifymbstr(copy, static_cast<int>(length), true)) {
     return copy;
   }
   for (std::size_t i = 0; i < length; i++) {

@@ -38,7 +38,8 @@ struct ViewRow {
   int columns;
 };
 
-// A copy of `value`, in the current memory context, that is valid text here.
+// A copy of `value`, in the current memory context, that is valid text here and can be
+// sent to any client.
 char *displayable(const char *value);
 
 void start_row(ViewRow &row);

@@ -56,6 +56,7 @@ PGDLLEXPORT void sluice_statistician_main(Datum argument);
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/tuning/knee.hpp"
+#include "pg/stats/history_file.hpp"
 #include "pg/stats/resource_sampler.hpp"
 #include "pg/tuning/machine.hpp"
 
@@ -178,6 +179,7 @@ extern "C" void sluice_statistician_main(Datum) {
   using namespace sluice;
   using namespace sluice::pg;
 
+  forget_history_file();  // the server runs
   pqsignal(SIGHUP, SignalHandlerForConfigReload);
   pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
   BackgroundWorkerUnblockSignals();
