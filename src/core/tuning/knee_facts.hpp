@@ -30,8 +30,21 @@ struct KneeFacts {
   double statements_per_transaction = 0;  // of the mix
   double blocks_per_transaction = 0;
   double wal_records_per_transaction = 0;
+  double active_per_slot = 1;  // see below
 };
 static_assert(std::is_trivially_copyable_v<KneeFacts>);
+
+// The law speaks of backends that execute, a pool's size of those it lets begin a
+// transaction: a client that comes back from thinking inside one does not wait, so
+// more may execute than the size says.  How many for each slot: the median of
+// `ratios` (active / max_size in seconds in which clients waited), at least 1; 1 if
+// there are too few.  Reorders `ratios`.
+constexpr std::size_t kLeastSaturatedSeconds = 10;
+double find_active_per_slot(double *ratios, std::size_t count) noexcept;
+
+// The pool size at which as many backends execute as the knee says, at least 1; 0 if
+// there is no knee.
+int knee_as_pool_size(const KneeFacts &facts) noexcept;
 
 constexpr std::size_t kCalibrationPoints = 64;
 

@@ -28,6 +28,7 @@ static std::int64_t *last_fits_us = nullptr;         // [max_pools]
 static std::int64_t *last_samples_at = nullptr;      // [max_pools], TimestampTz
 static HistorySample *samples = nullptr;             // [kMostSamples]
 static LoadSample *load = nullptr;                   // [kMostSamples]
+static double *ratios = nullptr;                     // [kMostSamples]
 
 static void allocate() {
   const std::size_t pools = shared().header->max_pools;
@@ -36,6 +37,7 @@ static void allocate() {
   samples =
       static_cast<HistorySample *>(MemoryContextAllocZero(TopMemoryContext, kMostSamples * sizeof(HistorySample)));
   load = static_cast<LoadSample *>(MemoryContextAllocZero(TopMemoryContext, kMostSamples * sizeof(LoadSample)));
+  ratios = static_cast<double *>(MemoryContextAllocZero(TopMemoryContext, kMostSamples * sizeof(double)));
 }
 
 static std::size_t choose_samples(std::size_t count, std::int64_t since_at) {
@@ -47,6 +49,17 @@ static std::size_t choose_samples(std::size_t count, std::int64_t since_at) {
                                 sample.blocks_per_transaction, sample.wal_records_per_transaction};
   }
   return chosen;
+}
+
+// In seconds in which most leases had to wait: the pool let in as many as it might.
+static double look_at_saturated_seconds(std::size_t count, std::int64_t since_at) {
+  std::size_t saturated = 0;
+  for (std::size_t i = 0; i < count; i++) {
+    const HistorySample &sample = samples[i];
+    if (sample.at > since_at && sample.active > 0 && sample.max_size > 0 && sample.waits > sample.leases / 2)
+      ratios[saturated++] = static_cast<double>(sample.active) / sample.max_size;
+  }
+  return find_active_per_slot(ratios, saturated);
 }
 
 static void refit(std::uint32_t index) {
@@ -62,6 +75,7 @@ static void refit(std::uint32_t index) {
   const LoadWindows windows = choose_load_windows(load, choose_samples(count, pool.statistics_since_at.load()));
   facts.at = GetCurrentTimestamp();
   facts.fit = fit_scalability(windows.points, windows.count);
+  facts.active_per_slot = look_at_saturated_seconds(count, pool.statistics_since_at.load());
   facts.used = windows.used;
   facts.other_mixes = windows.other_mixes;
   facts.too_quiet = windows.too_quiet;

@@ -50,7 +50,7 @@ void look_at_pool_sizing(std::uint32_t pool_index, const Machine &machine, PoolS
     sizing.has_calibration = read_calibration(pool.database_oid, sizing.calibration);
   }
   if (sizing.has_knee) {
-    question.knee = sizing.knee.fit.knee;
+    question.knee = knee_as_pool_size(sizing.knee);
     question.knee_confidence = sizing.knee.fit.confidence;
     question.knee_verdict = sizing.knee.fit.verdict;
   }
@@ -61,7 +61,8 @@ void look_at_pool_sizing(std::uint32_t pool_index, const Machine &machine, PoolS
 double predicted_commits_per_s(const PoolSizing &sizing, int size) {
   if (sizing.table.advised_by == SizingRule::calibrated)
     return calibrated_transactions_per_s(sizing.calibration, size);
-  if (sizing.table.advised_by == SizingRule::measured_knee) return predict_commits_per_s(sizing.knee.fit, size);
+  if (sizing.table.advised_by == SizingRule::measured_knee) 
+    return predict_commits_per_s(sizing.knee.fit, size * sizing.knee.active_per_slot);
   return 0;
 }
 

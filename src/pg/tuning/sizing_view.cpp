@@ -56,9 +56,9 @@ const char *knee_note(const PoolSizing &sizing) {
   const std::string_view verdict = describe(fit.verdict);
   if (fit.confidence == Confidence::none)
     return psprintf("%.*s (%s)", static_cast<int>(verdict.size()), verdict.data(), data);
-  return psprintf("%.*s: %.0f commits/s predicted here; Universal Scalability Law with lambda %.4g, sigma %.4g, kappa "
+  return psprintf("%.*s: %.0f commits/s predicted where %d execute at a time, of a pool of this size; Universal Scalability Law with lambda %.4g, sigma %.4g, kappa "
                   "%.4g, %s; knee %d to %d when parts are left out; %s",
-                  static_cast<int>(verdict.size()), verdict.data(), fit.knee_commits_per_s, fit.lambda, fit.sigma,
+                  static_cast<int>(verdict.size()), verdict.data(), fit.knee_commits_per_s, fit.knee, fit.lambda, fit.sigma,
                   fit.kappa, describe_peak(fit), fit.knee_low, fit.knee_high, data);
 }
 
