@@ -287,15 +287,15 @@ ok($server->wait_until("SELECT count(*) = 2 AND bool_and(kind = 'backend_started
 }
 {
 	$server->sql("CREATE ROLE leaker LOGIN; ALTER ROLE leaker SET sluice.max_pool_size = 1; ALTER ROLE leaker SET sluice.leak_threshold = '100ms'");
-	my $gate = PoolTest::Gate->new($server);
 	my @clients = map { $server->pool_raw(user => 'leaker') } 1 .. 2;
-	ask($clients[0], 'SELECT 1 FROM ' . $gate->wait);
+	ask($clients[0], 'SELECT pg_sleep(600)');
 	ok(until_pool($server, 'active = 1', user => 'leaker'), 'the only backend works for long');
 	ask($clients[1], 'SELECT 1');
 	ok(until_event('leak', "role = 'leaker' AND backend_pid > 0 AND client >= 0 AND reason ~ '^held for \\d+ ms, 1 waiting, transaction executing\$'"),
 		'while another client waits');
-	$gate->open;
-	answer($_) foreach @clients;
+	$server->sql("SELECT sluice.cancel_client(client) FROM sluice.clients WHERE role = 'leaker' AND state = 'leased'");
+	is((outcome($clients[0]))->{C}, '57014', 'the first one is cancelled');
+	is(answer($clients[1]), '1', 'and the other served');
 	$_->close foreach @clients;
 }
 {

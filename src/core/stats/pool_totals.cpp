@@ -21,6 +21,14 @@ void add_up(const SharedState &state, std::uint32_t index, bool with_times, Pool
   }
 }
 
+// The numbers of the pool itself: from zero, if it has been reset.
+void keep_up(PoolSlot &pool, std::uint32_t epoch) noexcept {
+  if (pool.retired_epoch.load(std::memory_order_relaxed) != epoch) {
+    pool.retired.reset();
+    pool.retired_epoch.store(epoch, std::memory_order_release);
+  }
+}
+
 }  // namespace
 
 void collect_pool_totals(const SharedState &state, std::uint32_t index, bool with_times, PoolTotals &totals) noexcept {
@@ -36,6 +44,11 @@ void collect_pool_totals(const SharedState &state, std::uint32_t index, bool wit
   }
 }
 
+void record_given_up(PoolSlot &pool, std::uint64_t waited_us) noexcept {
+  keep_up(pool, pool.statistics_epoch.load(std::memory_order_acquire));
+  pool.retired.times[static_cast<std::size_t>(Measure::wait)].record_alone(waited_us);
+}
+
 void fold_into_pool(PoolSlot &pool, LeaseStatistics &backend) noexcept {
   const std::uint32_t epoch = pool.statistics_epoch.load(std::memory_order_acquire);
   // A dispatcher may have died in the middle, and left it odd.
@@ -43,10 +56,7 @@ void fold_into_pool(PoolSlot &pool, LeaseStatistics &backend) noexcept {
   pool.folds.store(folding, std::memory_order_relaxed);
   std::atomic_thread_fence(std::memory_order_seq_cst);
   if (backend.epoch.load(std::memory_order_acquire) == epoch) {
-    if (pool.retired_epoch.load(std::memory_order_relaxed) != epoch) {
-      pool.retired.reset();
-      pool.retired_epoch.store(epoch, std::memory_order_release);
-    }
+    keep_up(pool, epoch);
     pool.retired.add(backend.totals);
   }
   // Also of one that was behind: the slot's next owner may be of a pool with just that epoch.

@@ -16,6 +16,9 @@ namespace sluice {
 // costs a few microseconds, with them about ten for each backend.
 void collect_pool_totals(const SharedState &state, std::uint32_t index, bool with_times, PoolTotals &totals) noexcept;
 
+// A client has waited for so long in vain.  By the dispatcher.
+void record_given_up(PoolSlot &pool, std::uint64_t waited_us) noexcept;
+
 // Moves the numbers of a backend that has ended to its pool.  By the dispatcher.
 void fold_into_pool(PoolSlot &pool, LeaseStatistics &backend) noexcept;
 

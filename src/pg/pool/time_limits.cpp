@@ -3,9 +3,11 @@
 
 #include "pg/pool/time_limits.hpp"
 
+#include "core/stats/pool_totals.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/error_response.hpp"
 #include "pg/pool/backend_keeper.hpp"
+#include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/stats/error_count.hpp"
 #include "pg/stats/event_log.hpp"
@@ -130,6 +132,7 @@ static void log_timed_out_client(std::uint32_t pool_index, ClientRef client, std
 // The log is told all, the client what its role may know.
 static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int64_t now_us) {
   PoolSlot &pool = shared().pools[pool_index];
+  const std::int64_t waited_us = now_us - shared().clients[client.slot].ready_since_us.load(std::memory_order_relaxed);
   StringInfoData message, detail, told;
   LastWords words;
 
@@ -159,6 +162,7 @@ static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int
     error.hint = const_cast<char *>(hint_about(diagnosis.advice));
     log_as_fatal(&error);
     pool.acquire_timeouts.fetch_add(1);
+    if (setting_track_timing) record_given_up(pool, static_cast<std::uint64_t>(Max(waited_us, 0)));
     log_timed_out_client(pool_index, client, now_us);
   }
   pfree(words.response.data);

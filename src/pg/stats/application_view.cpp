@@ -82,7 +82,7 @@ int merge_rows(ApplicationRow *rows, int count) {
 }
 
 void put_ratio(ViewRow &row, double part, double whole) {
-  put_double_or_null(row, whole > 0 ? part / whole : 0, whole > 0);
+  put_rounded(row, whole > 0 ? part / whole : 0, 4, whole > 0);
 }
 
 void put_role(ViewRow &row, Oid role) {

@@ -159,7 +159,7 @@ void put_holder(ViewRow &row, const Holder *holders, int count, int number, std:
   put_text_or_null(row, wait_name, details && wait_name != nullptr);
   put_double_or_null(row, age_ms(now, transaction_start), transaction_start != 0);
   put_double_or_null(row, age_ms(now, query_start), query_start != 0);
-  put_double_or_null(row, holder.active_share, holder.active_share >= 0);
+  put_rounded(row, holder.active_share, 4, holder.active_share >= 0);
   put_int_array(row, holder.chain.pids, holder.chain.length);
   put_int(row, count_blocked(holders, count, holder.pid));
   put_pins(row, holder.pins);

@@ -52,16 +52,16 @@ void put_resource(ViewRow &row, const ResourceShown &shown, const PoolNames *poo
   put_text(row, name_of(shown.resource));
   put_name_or_null(row, pool != nullptr ? pool->database : "", pool != nullptr);
   put_name_or_null(row, pool != nullptr ? pool->role : "", pool != nullptr);
-  put_double_or_null(row, use.used, use.known);
+  put_rounded(row, use.used, 3, use.known);
   put_double_or_null(row, use.maximum, use.maximum >= 0);
-  put_double_or_null(row, use.ratio(), use.known && use.maximum > 0);
+  put_rounded(row, use.ratio(), 4, use.known && use.maximum > 0);
   put_text(row, unit_of(shown.resource));
-  put_double_or_null(row, use.peak, use.known);
+  put_rounded(row, use.peak, 3, use.known);
   put_timestamp(row, use.known ? shown.peak_at : 0);
   put_timestamp(row, shown.since);
   const Trend trend = judge_trend(kind_of(shown.resource), use);
   put_text_or_null(row, describe(trend), trend != Trend::unknown);
-  put_double_or_null(row, use.trend_per_minute, trend != Trend::unknown);
+  put_rounded(row, use.trend_per_minute, 3, trend != Trend::unknown);
 }
 
 void put_verdict(ViewRow &row, const ResourceShown &shown, const char *reason) {

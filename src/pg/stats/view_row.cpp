@@ -4,6 +4,8 @@
 
 #include "pg/stats/view_row.hpp"
 
+#include <cmath>
+
 extern "C" {
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
@@ -76,6 +78,11 @@ void put_bigint_or_null(ViewRow &row, std::uint64_t value, bool present) {
 
 void put_double(ViewRow &row, double value) {
   put(row, Float8GetDatum(value), false);
+}
+
+void put_rounded(ViewRow &row, double value, int digits, bool present) {
+  const double scale = std::pow(10.0, digits);
+  put_double_or_null(row, std::round(value * scale) / scale, present);
 }
 
 void put_double_or_null(ViewRow &row, double value, bool present) {

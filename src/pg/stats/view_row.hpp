@@ -51,6 +51,8 @@ void put_bigint(ViewRow &row, std::uint64_t value);
 void put_bigint_or_null(ViewRow &row, std::uint64_t value, bool present);
 void put_double(ViewRow &row, double value);
 void put_double_or_null(ViewRow &row, double value, bool present);
+// To so many digits behind the point: more than that was not measured.
+void put_rounded(ViewRow &row, double value, int digits, bool present = true);
 void put_numeric(ViewRow &row, const char *value);  // its digits
 void put_text(ViewRow &row, const char *value);
 void put_text_or_null(ViewRow &row, const char *value, bool present);

@@ -379,9 +379,9 @@ void emit_size(FunctionCallInfo fcinfo, const Sweep &sweep, std::size_t index, c
   start_row(row);
   put_int(row, point.size);
   put_bigint_or_null(row, transactions, result.measured);
-  put_double_or_null(row, point.per_second, result.measured);
+  put_rounded(row, point.per_second, 1, result.measured);
   const bool comparable = point.candidate && verdict.greatest_per_second > 0;
-  put_double_or_null(row, comparable ? point.per_second / verdict.greatest_per_second : 0, comparable);
+  put_rounded(row, comparable ? point.per_second / verdict.greatest_per_second : 0, 4, comparable);
   put_bigint_or_null(row, latency.percentile(0.50), timed);
   put_bigint_or_null(row, latency.percentile(0.95), timed);
   put_bigint_or_null(row, latency.percentile(0.99), timed);

@@ -15,6 +15,7 @@ extern "C" {
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/builtins.h"
+#include "utils/syscache.h"
 }
 
 #include "core/stats/pool_totals.hpp"
@@ -83,6 +84,12 @@ const char *set_for_pool(const PoolNames &names, const char *setting, const char
                   quote_identifier(names.database), setting, value);
 }
 
+// A pool outlives its database and its role by a while; nothing can be set for it any more.
+bool has_been_dropped(const PoolSlot &pool) {
+  return !SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(pool.role_oid)) ||
+         !SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(pool.database_oid));
+}
+
 int nested_reserve() {
   return static_cast<int>(shared().header->backend_slots - shared().header->max_backends);
 }
@@ -119,7 +126,7 @@ PoolPressure measure_pool(const PoolSlot &pool, const PoolTotals &totals, const 
 const char *pool_evidence(const PoolPressure &pool) {
   return psprintf(
       "%d backends (at most %d so far), %d of them idle in transaction, %d pinned; %d clients, %d of them "
-      "waiting; " UINT64_FORMAT " of " UINT64_FORMAT " leases had to wait, " UINT64_FORMAT " timed out",
+      "waiting; " UINT64_FORMAT " of " UINT64_FORMAT " leases had to wait, and " UINT64_FORMAT " clients gave up",
       pool.backends, pool.peak_backends, pool.thinking, pool.pinned, pool.clients, pool.queued, pool.waits, pool.leases,
       pool.acquire_timeouts);
 }
@@ -252,7 +259,9 @@ Advisory idle_advisory(const Recommendation &item, const PoolNames &names, const
     advisory.reason =
         "transactions held backends for longer than sluice.leak_threshold while clients waited: the events and the "
         "server log say which, and whether they were idle, which this setting ends, or executed, which it does not";
-    advisory.sql = "SELECT * FROM sluice.events WHERE kind = 'leak' ORDER BY number DESC;";
+    advisory.sql = psprintf("SELECT * FROM sluice.events WHERE kind = 'leak' AND database = %s AND role = %s ORDER BY "
+                            "number DESC;",
+                            quote_literal_cstr(names.database), quote_literal_cstr(names.role));
     return advisory;
   }
   advisory.recommended = psprintf(INT64_FORMAT "ms", item.recommended);
@@ -463,7 +472,7 @@ PGDLLEXPORT Datum sluice_recommendations(PG_FUNCTION_ARGS) {
 
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
     PoolNames names;
-    if (!copy_pool_names(i, names)) continue;
+    if (!copy_pool_names(i, names) || has_been_dropped(state.pools[i])) continue;
     collect_pool_totals(state, i, false, *totals);
     look_at_pool_sizing(i, machine, *sizing);
     const PoolPressure pool = measure_pool(state.pools[i], *totals, *sizing);

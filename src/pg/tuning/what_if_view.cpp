@@ -33,6 +33,7 @@ namespace {
 constexpr auto kRelaxed = std::memory_order_relaxed;
 constexpr int kGreatestPoolSize = 10000;
 constexpr int kMostSizes = 100;
+constexpr std::size_t kFewLeases = 100;
 
 struct Lease {
   std::int64_t ready_us;
@@ -101,7 +102,10 @@ Recording record_of_pool(std::uint32_t index) {
 }
 
 const char *note_on(const Recording &recording, const ReplayAnswer &answer, bool is_current) {
-  const std::string_view verdict = describe(answer.verdict);
+  // A handful of leases is an anecdote.
+  const std::string_view verdict = recording.count > 0 && recording.count < kFewLeases
+                                       ? std::string_view("too few leases to tell")
+                                       : describe(answer.verdict);
   if (!is_current || recording.count == 0)
     return psprintf("%.*s", static_cast<int>(verdict.size()), verdict.data());
   const auto recorded = [&recording](double fraction) {
@@ -122,13 +126,13 @@ void emit_answer(FunctionCallInfo fcinfo, const PoolNames &names, int size, int 
   put_int(row, size);
   put_bool(row, size == current);
   put_bigint(row, recording.count);
-  put_double(row, recording.window_s);
-  put_double_or_null(row, answer.wait_mean_us, known);
+  put_rounded(row, recording.window_s, 3);
+  put_rounded(row, answer.wait_mean_us, 1, known);
   for (const std::int64_t percentile :
        {answer.wait_p50_us, answer.wait_p95_us, answer.wait_p99_us, answer.wait_max_us})
     put_bigint_or_null(row, static_cast<std::uint64_t>(percentile), known);
-  put_double_or_null(row, answer.waited_share, known);
-  put_double_or_null(row, answer.utilisation, known);
+  put_rounded(row, answer.waited_share, 4, known);
+  put_rounded(row, answer.utilisation, 4, known);
   put_bigint_or_null(row, answer.greatest_queue, known);
   put_text(row, note_on(recording, answer, size == current));
   emit_row(fcinfo, row);
