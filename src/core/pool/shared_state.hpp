@@ -264,6 +264,10 @@ struct alignas(kCacheLine) PoolSlot {
 };
 static_assert(std::is_standard_layout_v<PoolSlot> && std::is_trivially_destructible_v<PoolSlot>);
 
+inline bool is_open(const PoolSlot &pool) noexcept {
+  return pool.state.load() == static_cast<std::uint32_t>(PoolState::open);
+}
+
 // Only loads, unless there is a new peak.
 inline void raise_peak(std::atomic<std::int32_t> &peak, std::int32_t value) noexcept {
   std::int32_t seen = peak.load(std::memory_order_relaxed);

@@ -4,13 +4,15 @@
 #include <cstring>
 #include <limits>
 
+#include "core/stats/pool_totals.hpp"
+
 namespace sluice {
 
 namespace {
 
 constexpr auto kRelaxed = std::memory_order_relaxed;
-constexpr int kAttempts = 100;
 constexpr int kPartAttempts = 8;
+constexpr int kAttempts = 100;
 
 template <typename T>
 T cut(std::uint64_t value) noexcept {
@@ -62,10 +64,10 @@ void add_totals(const LeaseTotals &totals, PoolCounters &counters) noexcept {
 void add_up(const SharedState &state, std::uint32_t index, std::int64_t now_us, PoolCounters &counters) noexcept {
   const PoolSlot &pool = state.pools[index];
   counters.epoch = pool.statistics_epoch.load(std::memory_order_acquire);
-  if (pool.retired_epoch.load(std::memory_order_acquire) == counters.epoch) {
-    add_totals(pool.retired, counters);
-    counters.active_us = times(pool.retired, Measure::active).sum.load(kRelaxed);
-    counters.thinking_us = times(pool.retired, Measure::thinking).sum.load(kRelaxed);
+  if (const LeaseTotals *retired = totals_of_retired(pool, counters.epoch)) {
+    add_totals(*retired, counters);
+    counters.active_us = times(*retired, Measure::active).sum.load(kRelaxed);
+    counters.thinking_us = times(*retired, Measure::thinking).sum.load(kRelaxed);
   }
   for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     const BackendSlot &backend = state.backends[i];
@@ -222,15 +224,10 @@ bool sample_pool(SharedState &state, std::uint32_t index, const SampleTick &tick
 void read_pool_counters(const SharedState &state, std::uint32_t index, std::int64_t now_us,
                         PoolCounters &counters) noexcept {
   const PoolSlot &pool = state.pools[index];
-  for (int attempt = 0; attempt < kAttempts; attempt++) {
+  read_between_folds(pool, [&]() noexcept {
     counters = PoolCounters{};
-    const std::uint32_t folds = pool.folds.load(std::memory_order_acquire);
     add_up(state, index, now_us, counters);
-    std::atomic_thread_fence(std::memory_order_acquire);
-    if (folds % 2 == 0 && pool.folds.load(kRelaxed) == folds) {
-      break;
-    }
-  }
+  });
   counters.acquire_timeouts = pool.acquire_timeouts.load(kRelaxed);
   counters.starts = pool.starts.load(kRelaxed);
   counters.retirements = pool.retirements.load(kRelaxed);

@@ -5,13 +5,11 @@ namespace sluice {
 
 namespace {
 
-constexpr int kAttempts = 100;
-
 void add_up(const SharedState &state, std::uint32_t index, bool with_times, PoolTotals &totals) noexcept {
   const PoolSlot &pool = state.pools[index];
   const std::uint32_t epoch = pool.statistics_epoch.load(std::memory_order_acquire);
-  if (pool.retired_epoch.load(std::memory_order_acquire) == epoch) {
-    totals.add(pool.retired, with_times);
+  if (const LeaseTotals *retired = totals_of_retired(pool, epoch)) {
+    totals.add(*retired, with_times);
   }
   for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     if (state.backends[i].pool.load(std::memory_order_relaxed) == index &&
@@ -32,16 +30,10 @@ void keep_up(PoolSlot &pool, std::uint32_t epoch) noexcept {
 }  // namespace
 
 void collect_pool_totals(const SharedState &state, std::uint32_t index, bool with_times, PoolTotals &totals) noexcept {
-  const PoolSlot &pool = state.pools[index];
-  for (int attempt = 0; attempt < kAttempts; attempt++) {
+  read_between_folds(state.pools[index], [&]() noexcept {
     totals = PoolTotals{};
-    const std::uint32_t folds = pool.folds.load(std::memory_order_acquire);
     add_up(state, index, with_times, totals);
-    std::atomic_thread_fence(std::memory_order_acquire);
-    if (folds % 2 == 0 && pool.folds.load(std::memory_order_relaxed) == folds) {
-      return;
-    }
-  }
+  });
 }
 
 void record_given_up(PoolSlot &pool, std::uint64_t waited_us) noexcept {

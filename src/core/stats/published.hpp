@@ -18,32 +18,25 @@
 #define SLUICE_CORE_STATS_PUBLISHED_HPP
 
 #include <atomic>
-#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <type_traits>
+
+#include "core/stats/shared_record.hpp"
 
 namespace sluice {
 
 template <typename T>
 struct Published {
-  static_assert(std::is_trivially_copyable_v<T> && std::is_trivially_destructible_v<T>);
-  static constexpr std::size_t kWords = (sizeof(T) + 7) / 8;
   static constexpr int kAttempts = 10000;
 
   std::atomic<std::uint32_t> version;  // 0 = nothing has been published
-  std::atomic<std::uint64_t> words[kWords];
+  SharedRecord<T> record;
 
   // One process at a time.
   void publish(const T &value) noexcept {
-    std::uint64_t copy[kWords] = {};
-    std::memcpy(copy, &value, sizeof(T));
     const std::uint32_t odd = version.load(std::memory_order_relaxed) | 1u;
     version.store(odd, std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_release);
-    for (std::size_t i = 0; i < kWords; i++) {
-      words[i].store(copy[i], std::memory_order_relaxed);
-    }
+    record.store(value);
     version.store(odd + 1 == 0 ? 2 : odd + 1, std::memory_order_release);
   }
 
@@ -55,13 +48,11 @@ struct Published {
       if (before == 0) {
         return false;
       }
-      std::uint64_t copy[kWords];
-      for (std::size_t i = 0; i < kWords; i++) {
-        copy[i] = words[i].load(std::memory_order_relaxed);
-      }
+      T copy;
+      record.load(copy);
       std::atomic_thread_fence(std::memory_order_acquire);
       if (before % 2 == 0 && version.load(std::memory_order_relaxed) == before) {
-        std::memcpy(static_cast<void *>(&value), copy, sizeof(T));
+        value = copy;
         return true;
       }
     }

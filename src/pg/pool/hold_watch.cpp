@@ -29,8 +29,6 @@ static std::int64_t next_leak_look_us = 0;
 
 static BackendState state_of(const BackendSlot &backend) { return static_cast<BackendState>(backend.state.load()); }
 
-static bool is_open(const PoolSlot &pool) { return pool.state.load() == static_cast<std::uint32_t>(PoolState::open); }
-
 static bool server_is_full() {
   const SharedHeader &header = *shared().header;
   return header.backends.load() >= static_cast<std::int32_t>(header.max_backends);

@@ -64,7 +64,7 @@ static void count_change(const ChangedSetting &change) {
   SharedState &state = shared();
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
     PoolSlot &pool = state.pools[i];
-    if (pool.state.load() == static_cast<std::uint32_t>(PoolState::open) &&
+    if (is_open(pool) &&
         (!OidIsValid(change.database) || change.database == pool.database_oid) &&
         (!OidIsValid(change.role) || change.role == pool.role_oid))
       pool.role_setting_changes.fetch_add(1);

@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "core/pool/growth_governor.hpp"
+#include "pg/accept/dispatcher.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/stats/snapshot.hpp"
 #include "pg/stats/state_words.hpp"
@@ -132,7 +133,7 @@ PGDLLEXPORT Datum sluice_backends(PG_FUNCTION_ARGS) {
   InitMaterializedSRF(fcinfo, 0);
 
   const SharedState &state = shared();
-  const std::int64_t now_us = coarse_now_us();
+  const std::int64_t now_us = coarse_monotonic_us();
   for (std::uint32_t i = 0; i < state.header->backend_slots; i++) {
     BackendCopy backend;
     if (!copy_backend(state.backends[i], backend)) {

@@ -8,6 +8,7 @@
 
 #include "pg/stats/view_row.hpp"
 
+#include "pg/accept/dispatcher.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/stats/snapshot.hpp"
 #include "pg/stats/state_words.hpp"
@@ -99,7 +100,7 @@ PGDLLEXPORT Datum sluice_clients(PG_FUNCTION_ARGS) {
   InitMaterializedSRF(fcinfo, 0);
 
   const SharedState &state = shared();
-  const std::int64_t now_us = coarse_now_us();
+  const std::int64_t now_us = coarse_monotonic_us();
   for (std::uint32_t i = 0; i < state.header->max_clients; i++) {
     ClientCopy client;
     if (!copy_client(state.clients[i], client)) {

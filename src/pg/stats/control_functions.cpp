@@ -252,7 +252,7 @@ PGDLLEXPORT Datum sluice_reset_statistics(PG_FUNCTION_ARGS) {
   const SharedState &state = shared();
   const TimestampTz now = GetCurrentTimestamp();
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
-    if (state.pools[i].state.load() == static_cast<std::uint32_t>(PoolState::open)) {
+    if (is_open(state.pools[i])) {
       reset_pool(state.pools[i], now);
     }
   }

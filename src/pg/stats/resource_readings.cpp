@@ -103,7 +103,7 @@ int count_pools_in_use() {
   int count = 0;
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
     const PoolSlot &pool = state.pools[i];
-    if (pool.state.load(std::memory_order_relaxed) == static_cast<std::uint32_t>(PoolState::open) &&
+    if (is_open(pool) &&
         (pool.clients.load(std::memory_order_relaxed) > 0 || pool.backends.load(std::memory_order_relaxed) > 0))
       count++;
   }

@@ -80,7 +80,7 @@ std::int32_t most_slots(std::uint32_t index, const PoolUse &use) {
 void sample_pool(std::uint32_t index, std::int64_t now_us, TimestampTz now_at) {
   PoolSlot &pool = shared().pools[index];
   const std::uint32_t generation = pool.generation.load(std::memory_order_acquire);
-  if (pool.state.load(std::memory_order_acquire) != static_cast<std::uint32_t>(PoolState::open)) return;
+  if (!is_open(pool)) return;
   const PoolUse &use = sampler.uses[index];
   const std::int32_t most = most_slots(index, use);
   const std::int32_t queued = Max(pool.queued.load(kRelaxed), 0);

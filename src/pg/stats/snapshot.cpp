@@ -10,7 +10,6 @@ extern "C" {
 }
 
 #include <cstring>
-#include <ctime>
 
 #include "pg/shared_memory.hpp"
 
@@ -46,16 +45,6 @@ bool copy_pool_names(std::uint32_t index, PoolNames &names) {
   }
   names = copy;
   return true;
-}
-
-std::int64_t coarse_now_us() {
-  struct timespec now;
-#ifdef CLOCK_MONOTONIC_COARSE
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-#else
-  clock_gettime(CLOCK_MONOTONIC, &now);
-#endif
-  return static_cast<std::int64_t>(now.tv_sec) * 1000000 + now.tv_nsec / 1000;
 }
 
 double age_ms(std::int64_t now_us, std::int64_t since_us) {

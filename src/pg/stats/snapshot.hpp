@@ -36,10 +36,7 @@ bool copy_pool_names(std::uint32_t index, PoolNames &names);
 // Copies a text field of kNameLength bytes, terminating it.
 void copy_name(char (&target)[kNameLength], const char (&source)[kNameLength]);
 
-// The clock of the `_us` fields in shared memory, to its coarse grain.
-std::int64_t coarse_now_us();
-
-// How long ago `since_us` was, in milliseconds; never negative.
+// How long ago `since_us`, a time of either clock (dispatcher.hpp), was, in milliseconds; never negative.
 double age_ms(std::int64_t now_us, std::int64_t since_us);
 
 // Whether the current user may see the details of a client of `role_oid`: the

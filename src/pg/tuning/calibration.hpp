@@ -30,7 +30,6 @@ extern "C" {
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <ctime>
 #include <type_traits>
 
 #include "core/stats/histogram.hpp"
@@ -89,12 +88,6 @@ struct CalibrationHeader {
 
 inline CalibratorSlot *calibrator_slots(CalibrationHeader *header) {
   return reinterpret_cast<CalibratorSlot *>(reinterpret_cast<char *>(header) + header->slots_at);
-}
-
-inline std::int64_t calibration_clock_us() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<std::int64_t>(now.tv_sec) * 1000000 + now.tv_nsec / 1000;
 }
 
 // Is this process a worker?

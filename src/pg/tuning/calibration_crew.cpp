@@ -29,6 +29,7 @@ extern "C" {
 }
 
 #include "core/tuning/calibration.hpp"
+#include "pg/accept/dispatcher.hpp"
 
 namespace sluice::pg {
 
@@ -204,10 +205,10 @@ void run_phase(CalibrationCrew *crew, int size, double seconds, double cut_off_s
   }
   for (int i = 0; i < size; i++) wake(crew->slots[crew->members[i]]);
 
-  const std::int64_t give_up_us = calibration_clock_us() + static_cast<std::int64_t>(cut_off_s * 1e6) + kAnswerUs;
+  const std::int64_t give_up_us = monotonic_us() + static_cast<std::int64_t>(cut_off_s * 1e6) + kAnswerUs;
   for (int i = 0; i < size; i++) {
     while (!has_finished(crew, i)) {
-      if (calibration_clock_us() > give_up_us)
+      if (monotonic_us() > give_up_us)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                         errmsg("a calibrator does not stop"),
                         errdetail("The script does something that cannot be cancelled.")));
@@ -235,8 +236,8 @@ void raise_calibrator_error(const CalibratorError &error) {
 }
 
 void pause_calibration(double seconds) {
-  const std::int64_t until_us = calibration_clock_us() + static_cast<std::int64_t>(seconds * 1e6);
-  for (std::int64_t left_us; (left_us = until_us - calibration_clock_us()) > 0;) {
+  const std::int64_t until_us = monotonic_us() + static_cast<std::int64_t>(seconds * 1e6);
+  for (std::int64_t left_us; (left_us = until_us - monotonic_us()) > 0;) {
     (void)WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
                     static_cast<long>((left_us + 999) / 1000), PG_WAIT_EXTENSION);
     ResetLatch(MyLatch);

@@ -67,6 +67,8 @@ extern "C" {
 PGDLLEXPORT void sluice_calibrator_main(Datum argument);
 }
 
+#include "pg/accept/dispatcher.hpp"
+
 namespace sluice::pg {
 
 namespace {
@@ -246,13 +248,13 @@ void execute_until(Script &script, std::int64_t began_us) {
   do {
     if (!try_script(script)) {
       pause_after_error();
-      now_us = calibration_clock_us();
+      now_us = monotonic_us();
     } else {
-      const std::int64_t ended_us = calibration_clock_us();
+      const std::int64_t ended_us = monotonic_us();
       slot->latency_us.record_alone(static_cast<std::uint64_t>(Max(ended_us - now_us, 0)));
       pgstat_report_stat(false);
       // The look at the statistics is not the transaction's.
-      now_us = calibration_clock_us();
+      now_us = monotonic_us();
     }
     if (ProcDiePending) CHECK_FOR_INTERRUPTS();
   } while (now_us - began_us < slot->window_us && !cut_off && !header->quit.load(std::memory_order_relaxed));
@@ -266,10 +268,10 @@ void execute_phase(Script &script) {
   SetCurrentStatementStartTimestamp();  // shown as the query's start
   pgstat_report_activity(STATE_RUNNING, debug_query_string);
 
-  const std::int64_t began_us = calibration_clock_us();
+  const std::int64_t began_us = monotonic_us();
   enable_timeout_after(cut_off_timer, slot->cut_off_ms);
   execute_until(script, began_us);
-  slot->elapsed_us = calibration_clock_us() - began_us;
+  slot->elapsed_us = monotonic_us() - began_us;
   disable_timeout(cut_off_timer, false);
 
   slot->was_cut_off = cut_off != 0;

@@ -93,7 +93,7 @@ void refit_pools(std::int64_t now_us) {
   // The one that has waited longest.
   std::uint32_t due = kNoIndex;
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
-    if (state.pools[i].state.load() != static_cast<std::uint32_t>(PoolState::open)) continue;
+    if (!is_open(state.pools[i])) continue;
     if (now_us - last_fits_us[i] >= kRefitUs && (due == kNoIndex || last_fits_us[i] < last_fits_us[due])) due = i;
   }
   if (due == kNoIndex) return;
