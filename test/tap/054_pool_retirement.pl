@@ -17,15 +17,6 @@ sluice.acquire_timeout = 0
 CONF
 my $me = own_name();
 
-sub reload_with
-{
-	my ($name, $value) = @_;
-	$server->sql("ALTER SYSTEM SET $name = $value");
-	$server->sql('SELECT pg_reload_conf()');
-	# New backends see it as soon as new connections do.
-	return $server->wait_until("SELECT setting = '$value' FROM pg_settings WHERE name = '$name'");
-}
-
 sub keep_busy
 {
 	my (@clients) = @_;
@@ -41,10 +32,10 @@ sub keep_busy
 my @clients = map { $server->pool_raw } 1 .. 4;
 ok(keep_busy(@clients), 'four clients at work have four backends');
 is(pool($server, 'total'), '4', 'which stay when they have nothing to do');
-reload_with('sluice.idle_timeout', 100);
+$server->reload_with('sluice.idle_timeout', 100);
 ok(until_pool($server, 'total = 1 AND retirements = 3'), 'after sluice.idle_timeout all but sluice.min_pool_size leave');
 is(join(',', map { scalar $_->sql('SELECT 1') } @clients), '1,1,1,1', 'every client is served as before');
-reload_with('sluice.min_pool_size', 0);
+$server->reload_with('sluice.min_pool_size', 0);
 ok(until_pool($server, 'total = 0 AND clients = 4'), 'without a minimum the last backend leaves too');
 is(join(',', map { scalar $_->sql('SELECT 2') } @clients), '2,2,2,2', 'and a client that comes back gets a new one');
 ok(until_pool($server, 'total = 0'), 'the pool is empty again');
@@ -72,11 +63,11 @@ my $starts = pool($server, 'starts');
 $_->close foreach @clients;
 ok(until_pool($server, 'clients = 0 AND total = 0'), 'clients of an empty pool leave');
 is(pool($server, 'starts'), $starts, 'for which no backend is started');
-reload_with('sluice.idle_timeout', 0);
+$server->reload_with('sluice.idle_timeout', 0);
 
 # --- max_lifetime
 {
-	reload_with('sluice.max_lifetime', 300);
+	$server->reload_with('sluice.max_lifetime', 300);
 	my @workers = map { $server->pool_raw } 1 .. 3;
 	my $thinker = $server->pool_raw;
 	$thinker->sql('BEGIN');
@@ -102,7 +93,7 @@ reload_with('sluice.idle_timeout', 0);
 	ok($server->wait_until("SELECT count(*) = 0 FROM sluice.backends WHERE pid = $thinker_pid"), 'which leaves afterwards');
 	is($thinker->sql('SELECT 1'), '1', 'and the client goes on');
 	$_->close foreach @workers, $thinker;
-	reload_with('sluice.max_lifetime', 0);
+	$server->reload_with('sluice.max_lifetime', 0);
 }
 
 # --- a lifetime of the role's own counts from the first backend on

@@ -14,14 +14,6 @@ sluice.max_pool_size = 2
 CONF
 my $me = own_name();
 
-sub reload_with
-{
-	my ($name, $value) = @_;
-	$server->sql("ALTER SYSTEM SET $name = $value");
-	$server->sql('SELECT pg_reload_conf()');
-	return $server->wait_until("SELECT setting = '$value' FROM pg_settings WHERE name = '$name'");
-}
-
 sub refused_because
 {
 	my ($client, $sqlstate, $message, $name) = @_;
@@ -35,7 +27,7 @@ sub refused_because
 
 # The role was allowed to log in a moment ago.
 $server->sql('CREATE ROLE app LOGIN');
-ok(reload_with('sluice.debug_backend_start_delay', 1000), 'starts take a moment');
+ok($server->reload_with('sluice.debug_backend_start_delay', 1000), 'starts take a moment');
 {
 	my $client = begin_connect($server, user => 'app');
 	ok(until_pool($server, 'starting = 1 AND waiting = 1', user => 'app'), 'a client waits for the first backend of its pool');
@@ -45,14 +37,14 @@ ok(reload_with('sluice.debug_backend_start_delay', 1000), 'starts take a moment'
 	ok(until_pool($server, 'start_failures >= 1 AND starting = 0 AND total = 0 AND waiting = 0 AND clients = 0', user => 'app'),
 		'the failure is counted, nothing is left over');
 	$server->sql('ALTER ROLE app LOGIN');
-	reload_with('sluice.debug_backend_start_delay', 0);
+	$server->reload_with('sluice.debug_backend_start_delay', 0);
 	is($server->pool_sql('SELECT current_user', user => 'app'), 'app', 'afterwards the pool works');
 }
 
 # A database that is not there any more.
 {
 	$server->sql('CREATE DATABASE shortlived');
-	reload_with('sluice.debug_backend_start_delay', 1000);
+	$server->reload_with('sluice.debug_backend_start_delay', 1000);
 	my @clients = map { begin_connect($server, dbname => 'shortlived') } 1 .. 3;
 	ok(until_pool($server, 'starting = 1 AND waiting = 3', dbname => 'shortlived'), 'three clients wait');
 	$server->sql('DROP DATABASE shortlived');
@@ -61,7 +53,7 @@ ok(reload_with('sluice.debug_backend_start_delay', 1000), 'starts take a moment'
 		$client->authenticate;
 		refused_because($client, '3D000', qr/^database.* does not exist$/, 'a dropped database');
 	}
-	reload_with('sluice.debug_backend_start_delay', 0);
+	$server->reload_with('sluice.debug_backend_start_delay', 0);
 	$server->sql('CREATE DATABASE shortlived');
 	is($server->pool_sql('SELECT current_database()', dbname => 'shortlived'), 'shortlived',
 		'a new database of that name is a new pool');

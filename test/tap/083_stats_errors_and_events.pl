@@ -20,14 +20,6 @@ sluice.acquire_timeout = 0
 CONF
 my $me = own_name();
 
-sub reload_with
-{
-	my ($name, $value) = @_;
-	$server->sql("ALTER SYSTEM SET $name = $value");
-	$server->sql('SELECT pg_reload_conf()');
-	return $server->wait_until("SELECT setting = '$value' FROM pg_settings WHERE name = '$name'");
-}
-
 # How often, 0 if never.
 sub errors
 {
@@ -211,7 +203,7 @@ ok($server->wait_until("SELECT count(*) = 2 AND bool_and(kind = 'backend_started
 	ok(until_pool($server, 'total = 0'), 'all backends leave');
 	ok(until_event('backend_retired', "role = '$me' AND reason = 'retired on request' AND backend_pid > 0"), 'because they were asked to');
 	$server->pool_sql('SELECT 1');
-	ok(reload_with('sluice.debug_backend_start_delay', 4000), 'starts take a moment');
+	ok($server->reload_with('sluice.debug_backend_start_delay', 4000), 'starts take a moment');
 	my $gate = PoolTest::Gate->new($server);
 	my @clients = map { $server->pool_raw } 1 .. 3;
 	ask($_, 'SELECT 1 FROM ' . $gate->wait) foreach @clients;
@@ -239,7 +231,7 @@ ok($server->wait_until("SELECT count(*) = 2 AND bool_and(kind = 'backend_started
 	is(errors('authentication', '28000'), '1', 'and not as a failure to authenticate');
 	is(reasons('start_failed'), 'role "app" is not permitted to log in', 'one start has failed');
 	is(reasons('backend_started', role => 'app'), '', 'and none was made');
-	reload_with('sluice.debug_backend_start_delay', 0);
+	$server->reload_with('sluice.debug_backend_start_delay', 0);
 	$server->sql('ALTER ROLE app LOGIN');
 }
 
@@ -253,7 +245,7 @@ ok($server->wait_until("SELECT count(*) = 2 AND bool_and(kind = 'backend_started
 	ok(until_event('backend_retired', "role = 'app' AND reason = 'end of its lifetime'"), 'end of its lifetime');
 	$server->sql('ALTER ROLE app RESET ALL');
 	is($server->pool_sql('SELECT 1', user => 'app'), '1', 'one that has nothing to do');
-	ok(reload_with('sluice.idle_timeout', 1), 'and is not wanted then');
+	ok($server->reload_with('sluice.idle_timeout', 1), 'and is not wanted then');
 	ok(until_event('backend_retired', "role = 'app' AND reason = 'idle for too long'"), 'idle');
 	$server->sql('ALTER SYSTEM RESET sluice.idle_timeout');
 	$server->sql('SELECT pg_reload_conf()');
@@ -272,7 +264,7 @@ ok($server->wait_until("SELECT count(*) = 2 AND bool_and(kind = 'backend_started
 	ask($clients[0], 'SELECT 1 FROM ' . $gate->wait);
 	ok(until_pool($server, 'active = 1', user => 'hasty'), 'the only backend works');
 	# Not before: a backend's start may take longer.
-	ok(reload_with('sluice.acquire_timeout', 100), 'nobody shall wait for long');
+	ok($server->reload_with('sluice.acquire_timeout', 100), 'nobody shall wait for long');
 	ask($clients[1], 'SELECT 1');
 	is(outcome($clients[1])->{C}, '53300', 'another client waits in vain');
 	is(errors('acquire_timeout', '53300') . errors('limit', '53300'), '12', 'which is an error of its own class');
@@ -282,7 +274,7 @@ ok($server->wait_until("SELECT count(*) = 2 AND bool_and(kind = 'backend_started
 	$gate->open;
 	answer($clients[0]);
 	$clients[0]->close;
-	ok(reload_with('sluice.acquire_timeout', 0), 'from now on everybody does');
+	ok($server->reload_with('sluice.acquire_timeout', 0), 'from now on everybody does');
 	ok($server->wait_until("SELECT bool_and(clients = 0) FROM sluice.pools WHERE role = 'hasty'"), 'the client has gone');
 }
 {

@@ -12,6 +12,7 @@
 #   $server->pool_psql($query, ...)  (exit code, output, errors), never dies
 #   $server->raw(...), $server->pool_raw(...)   RawClient, connected and authenticated
 #   $server->wait_until($query, ...)            until the query gives "t" on the direct port
+#   $server->reload_with($setting, $value)      ALTER SYSTEM, and until new connections see it
 #   $server->wait_for_log($regexp, $offset), $server->log_size, $server->log_since($offset)
 #
 # Options of the psql and raw calls: dbname, user, password, host, and whatever a connection string may have.
@@ -169,6 +170,15 @@ sub wait_until
 	}
 	diag("waited for \"$expected\" of: $query\nlast answer: $answer");
 	return 0;
+}
+
+# New backends see it as soon as new connections do.
+sub reload_with
+{
+	my ($self, $name, $value) = @_;
+	$self->sql("ALTER SYSTEM SET $name = $value");
+	$self->sql('SELECT pg_reload_conf()');
+	return $self->wait_until("SELECT setting = '$value' FROM pg_settings WHERE name = '$name'");
 }
 
 sub log_size { return -s $_[0]->node->logfile }
