@@ -35,7 +35,7 @@ PG_CPPFLAGS = -Isrc -D'PGDLLEXPORT=__attribute__((visibility("default")))'
 PG_CXXFLAGS = -std=c++17 -O2 -fno-exceptions -fno-rtti -fvisibility=hidden -Wall -Wextra $(WERROR) \
   -Wno-format-truncation -Wno-stringop-truncation
 # PGXS links with the C compiler.
-SHLIB_LINK = -lstdc++
+SHLIB_LINK = -lstdc++ $(filter -lssl -lcrypto,$(LIBS))
 # Bitcode is for functions worth inlining into queries; there are none.
 override with_llvm = no
 

@@ -196,7 +196,15 @@ CREATE FUNCTION sluice.clients(
   OUT held             boolean,
   OUT pins             text[],
   OUT pinned_ms        double precision,
-  OUT cancel_pid       integer
+  OUT cancel_pid       integer,
+  OUT ssl              boolean,
+  OUT ssl_by           text,
+  OUT ssl_version      text,
+  OUT ssl_cipher       text,
+  OUT ssl_bits         integer,
+  OUT ssl_client_dn    text,
+  OUT ssl_client_serial numeric,
+  OUT ssl_issuer_dn    text
 )
 RETURNS SETOF record
 AS 'MODULE_PATHNAME', 'sluice_clients'
@@ -245,6 +253,22 @@ COMMENT ON COLUMN sluice.clients.pinned_ms IS
   'How long it has been pinned, in milliseconds, to the grain of the coarse clock (about 4); NULL unless it is.';
 COMMENT ON COLUMN sluice.clients.cancel_pid IS
   'Process number it was told for cancel requests: what its driver calls the backend''s pid. NULL unless the reader has the privileges of the client''s role or of pg_read_all_stats.';
+COMMENT ON COLUMN sluice.clients.ssl IS
+  'Whether its connection is encrypted. NULL until it is authenticated, and unless the reader has the privileges of the client''s role or of pg_read_all_stats.';
+COMMENT ON COLUMN sluice.clients.ssl_by IS
+  'Who encrypts: dispatcher, which relays every byte, or kernel. NULL unless it is encrypted and the reader may see it.';
+COMMENT ON COLUMN sluice.clients.ssl_version IS
+  'Version of the protocol, as in pg_stat_ssl. NULL likewise.';
+COMMENT ON COLUMN sluice.clients.ssl_cipher IS
+  'Cipher, as in pg_stat_ssl. NULL likewise.';
+COMMENT ON COLUMN sluice.clients.ssl_bits IS
+  'Bits of the cipher''s key, as in pg_stat_ssl. NULL likewise.';
+COMMENT ON COLUMN sluice.clients.ssl_client_dn IS
+  'Distinguished name of its certificate, cut to 63 bytes, as in pg_stat_ssl. NULL likewise, and if it sent no certificate.';
+COMMENT ON COLUMN sluice.clients.ssl_client_serial IS
+  'Serial number of its certificate, as in pg_stat_ssl. NULL likewise.';
+COMMENT ON COLUMN sluice.clients.ssl_issuer_dn IS
+  'Distinguished name of who issued its certificate, cut to 63 bytes, as in pg_stat_ssl. NULL likewise.';
 
 -- --------------------------------------------------------------------------
 -- backends: One row for each pooled backend.

@@ -15,6 +15,7 @@ PGDLLEXPORT void _PG_init(void);
 #include <cstdio>
 
 #include "pg/accept/dispatcher.hpp"
+#include "pg/accept/tls_context.hpp"
 #include "pg/pool/role_settings.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
@@ -35,6 +36,7 @@ extern "C" void _PG_init(void) {
 
   request_shared_memory();
   install_role_settings_watch();
+  keep_server_tls_context();
   register_dispatcher();
   register_statistician();
 }

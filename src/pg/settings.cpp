@@ -31,6 +31,7 @@ int setting_max_clients = 10000;
 int setting_max_backends = 100;
 int setting_max_pools = 64;
 int setting_max_unauthenticated_clients = 500;
+bool setting_kernel_tls = true;
 int setting_nested_reserve = 0;
 int setting_max_events = 1000;
 int setting_max_applications = 200;
@@ -167,6 +168,9 @@ static void define_reloadable_settings() {
                           "Sets the greatest number of clients that may be logging in at the same time.", nullptr,
                           &setting_max_unauthenticated_clients, 500, 1, 1000000, PGC_SIGHUP, 0, nullptr, nullptr,
                           nullptr);
+  DefineCustomBoolVariable("sluice.kernel_tls", "Lets the kernel encrypt clients' connections where it can.",
+                           "Where it cannot, the dispatcher does.", &setting_kernel_tls, true, PGC_SIGHUP, 0, nullptr,
+                           nullptr, nullptr);
   DefineCustomRealVariable("sluice.cores", "Sets the number of cores the sizing rule assumes.",
                            "-1 detects the physical cores this server may use; a fraction is allowed.", &setting_cores,
                            -1, -1, 100000, PGC_SIGHUP, 0, check_cores, nullptr, nullptr);

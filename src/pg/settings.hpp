@@ -22,6 +22,7 @@ extern int setting_history_seconds;   // 0 = no history
 
 // Can change with a reload.
 extern int setting_max_unauthenticated_clients;
+extern bool setting_kernel_tls;
 extern double setting_cores;  // -1 = detect
 extern int setting_spindles;  // -1 = detect
 extern char *setting_procfs;  // absolute, shorter than kMountPathLength

@@ -31,6 +31,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "core/accept/tls_facts.hpp"
 #include "core/pool/wait_queue.hpp"
 #include "core/session/pin.hpp"
 #include "core/stats/application_table.hpp"
@@ -120,6 +121,8 @@ constexpr std::uint32_t kClientUncounted = 1u << 5;  // greeted by the dispatche
 constexpr std::uint32_t kClientHungUp = 1u << 6;     // its hang-up was reported, and something is left to be read
 constexpr std::uint32_t kClientUnqueued = 1u << 7;   // ready, but the wait queue was full
 constexpr std::uint32_t kClientUsedTemporary = 1u << 8;  // has used the temporary schema, of whichever backend
+constexpr std::uint32_t kClientTls = 1u << 9;             // encrypted; see SharedState::tls
+constexpr std::uint32_t kClientKernelTls = 1u << 10;      // by the kernel
 constexpr std::uint32_t kClientPinsToldShift = 16;       // from here on: the pins there has been an event of, pin_bit()
 static_assert(kClientPinsToldShift + kPinReasonCount <= 32);
 
@@ -425,6 +428,7 @@ struct SharedState {
   ApplicationSlot *applications = nullptr;  // [header->max_applications]
   ErrorTable *errors = nullptr;
   EventLog *events = nullptr;
+  TlsFacts *tls = nullptr;       // [header->max_clients], of clients with kClientTls
   std::byte *history = nullptr;  // [header->max_pools] times history_ring_bytes(header->history_seconds), maybe 0
 
   HistoryRing *history_ring(std::size_t index) const noexcept {
@@ -436,7 +440,7 @@ constexpr std::size_t shared_state_bytes(const SharedSizes &sizes) noexcept {
   return sizeof(SharedHeader) + sizes.clients * sizeof(ClientSlot) + sizes.backends * sizeof(BackendSlot) +
          sizes.pools * sizeof(PoolSlot) + sizes.backends * sizeof(LeaseStatistics) +
          sizes.applications * sizeof(ApplicationSlot) + sizeof(ErrorTable) + event_log_bytes(sizes.events) +
-         sizes.pools * history_ring_bytes(sizes.history_seconds) + kCacheLine;
+         sizes.clients * sizeof(TlsFacts) + sizes.pools * history_ring_bytes(sizes.history_seconds) + kCacheLine;
 }
 
 // Lays the parts out in `memory` (aligned to kCacheLine, shared_state_bytes()
@@ -457,6 +461,7 @@ inline SharedState lay_out(void *memory, const SharedSizes &sizes) noexcept {
   state.applications = reinterpret_cast<ApplicationSlot *>(take(sizes.applications * sizeof(ApplicationSlot)));
   state.errors = reinterpret_cast<ErrorTable *>(take(sizeof(ErrorTable)));
   state.events = reinterpret_cast<EventLog *>(take(event_log_bytes(sizes.events)));
+  state.tls = reinterpret_cast<TlsFacts *>(take(sizes.clients * sizeof(TlsFacts)));
   state.history = take(sizes.pools * history_ring_bytes(sizes.history_seconds));
   return state;
 }

@@ -31,6 +31,7 @@ extern bool Log_disconnections;  // no header of the server has it
 #include "core/tuning/system_limits.hpp"
 #include "pg/accept/client_port.hpp"
 #include "pg/accept/dispatcher.hpp"
+#include "pg/accept/tls_session.hpp"
 #include "pg/pool/pool_keeper.hpp"
 #include "pg/session/client_store.hpp"
 #include "pg/shared_memory.hpp"
@@ -155,6 +156,10 @@ static bool watch(ClientRef client, std::uint32_t events, bool anew) {
 
 bool watch_for_input(ClientRef client) { return watch(client, EPOLLIN | EPOLLRDHUP, true); }
 
+void watch_for_output(ClientRef client, bool on) {
+  watch(client, on ? static_cast<std::uint32_t>(EPOLLOUT) : EPOLLIN | EPOLLRDHUP, false);
+}
+
 void watch_for_hangup(ClientRef client, bool anew) { watch(client, EPOLLRDHUP | EPOLLET, anew); }
 
 bool change_client_state(ClientRef client, ClientState from, ClientState to) {
@@ -218,6 +223,7 @@ void forget_client(ClientRef client) {
     state.header->unauthenticated.fetch_sub(1);
   }
   epoll_ctl(dispatcher_epoll, EPOLL_CTL_DEL, descriptor, nullptr);
+  if (pool != kNoIndex && (slot.flags.load() & kClientKernelTls) != 0) say_end_of_kernel_tls(descriptor);
   shutdown(descriptor, SHUT_RDWR);
   close(descriptor);
   release_client_store(&slot);

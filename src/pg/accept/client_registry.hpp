@@ -40,6 +40,9 @@ int client_descriptor(std::uint32_t slot);
 // Watches a client that logs in.
 bool watch_for_input(ClientRef client);
 
+// The same client now waits for room in its socket's buffer (or, again, for input).
+void watch_for_output(ClientRef client, bool on);
+
 // From now on only the end of the client's stream is reported (EPOLLRDHUP).
 // `anew`: it has not been watched so far.
 void watch_for_hangup(ClientRef client, bool anew);

@@ -44,6 +44,8 @@ PGDLLEXPORT void sluice_dispatcher_main(Datum arg);
 #include "pg/accept/connection_logging.hpp"
 #include "pg/accept/listener.hpp"
 #include "pg/accept/login.hpp"
+#include "pg/accept/tls_context.hpp"
+#include "pg/accept/tls_relay.hpp"
 #include "pg/auth/authentication.hpp"
 #include "pg/error_response.hpp"
 #include "pg/pool/control_channel.hpp"
@@ -132,7 +134,9 @@ static void start_up() {
   if (dispatcher.epoll < 0) ereport(FATAL, (errmsg("could not create an epoll set: %m")));
   open_client_registry(dispatcher.epoll);
   open_pool_keeper(dispatcher.epoll);
+  open_relays(dispatcher.epoll, client_descriptor(client_capacity()));
   open_logins();
+  load_tls_context(true);
   if (!load_authentication_rules()) ereport(FATAL, (errmsg("could not load pg_hba.conf for pooled clients")));
 
   dispatcher.control_listener = listen_on_control_channel();
@@ -263,6 +267,10 @@ static void handle_event(const epoll_event &event) {
     case kPoolTag:
       pool_has_events(source.generation);
       return;
+    case kRelayNetworkTag:
+    case kRelayPairTag:
+      serve_relay(source.generation, source.slot == kRelayNetworkTag, event.events);
+      return;
     default:
       break;
   }
@@ -290,6 +298,7 @@ static void say_goodbye() {
 static void handle_interrupts() {
   if (ShutdownRequestPending) {
     say_goodbye();
+    flush_relays();
     // Not 0: if only this worker was told to leave, it is to be started again.
     proc_exit(1);
   }
@@ -298,6 +307,7 @@ static void handle_interrupts() {
     ConfigReloadPending = false;
     ProcessConfigFile(PGC_SIGHUP);
     reread_connection_logging();
+    load_tls_context(false);
     load_authentication_rules();
     pools_reread_settings();
   }
@@ -310,6 +320,8 @@ static int choose_timeout_ms(std::int64_t now_us) {
   const std::int64_t login_us = expire_logins(now_us);
   std::int64_t sleep_us = pool_keeper_sleep_us();
   if (login_us >= 0 && login_us < sleep_us) sleep_us = login_us;
+  const std::int64_t relay_us = expire_relays(now_us);
+  if (relay_us >= 0 && relay_us < sleep_us) sleep_us = relay_us;
   if (dispatcher.accept_paused_until_us > 0 && sleep_us > kAcceptPauseUs) sleep_us = kAcceptPauseUs;
   return static_cast<int>((sleep_us + 999) / 1000);
 }
@@ -340,6 +352,7 @@ extern "C" void sluice_dispatcher_main(Datum) {
         epoll_pwait(dispatcher.epoll, events, lengthof(events), pending ? 0 : timeout_ms, &wait_mask);
     pgstat_report_wait_end();
     PG_SETMASK(&UnBlockSig);
+    begin_turn_of_logins();
     for (int i = 0; i < count; i++) handle_event(events[i]);
   }
 }

@@ -38,6 +38,9 @@ extern "C" {
 #include "pg/accept/client_port.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
+#include "pg/accept/tls_context.hpp"
+#include "pg/accept/tls_relay.hpp"
+#include "pg/accept/tls_session.hpp"
 #include "pg/auth/authentication.hpp"
 #include "pg/auth/authorization.hpp"
 #include "pg/error_response.hpp"
@@ -50,7 +53,7 @@ extern "C" {
 
 namespace sluice::pg {
 
-enum class LoginStage { startup, authentication };
+enum class LoginStage { startup, handshake, authentication };
 
 struct Login {
   Login *next, *previous;  // all logins, oldest first: that is also the order of deadlines
@@ -60,6 +63,10 @@ struct Login {
   bool watched;  // in the dispatcher's epoll set
   std::int64_t deadline_us;
   bool ssl_asked, gss_asked;
+  bool waits_for_output;      // of the handshake
+  bool looked_for_handshake;  // at the first byte of the connection
+  TlsSession *tls;            // null = the client has not asked for it
+  std::uint32_t relay;        // reserved for it; kNoIndex = none
   Port port;
   StringInfoData input;   // the packet being read
   int wanted;             // bytes it needs as far as known
@@ -89,6 +96,7 @@ static void link_login(Login *login) {
 }
 
 static void end_login(Login *login) {
+  if (login->relay != kNoIndex) release_relay(login->relay);
   logins[login->client.slot] = nullptr;
   (login->previous != nullptr ? login->previous->next : oldest_login) = login->next;
   (login->next != nullptr ? login->next->previous : latest_login) = login->previous;
@@ -100,8 +108,25 @@ static void end_login(Login *login) {
 
 static void abandon_login(Login *login) {
   const ClientRef client = login->client;
+  if (login->tls != nullptr) say_end_of_tls(login->tls);
   end_login(login);
   forget_client(client);
+}
+
+// ------------------------------------------------------------------ bytes in and out
+
+static bool is_encrypted_here(const Login *login) { return login->tls != nullptr && !tls_is_in_kernel(login->tls); }
+
+static ssize_t receive(Login *login, void *target, std::size_t length) {
+  if (is_encrypted_here(login)) return receive_decrypted(login->tls, target, length);
+  return recv(login->port.sock, target, length, MSG_DONTWAIT);
+}
+
+static bool send_all(Login *login, const char *bytes, int length) {
+  const auto size = static_cast<std::size_t>(length);
+  if (length == 0) return true;
+  if (is_encrypted_here(login)) return send_encrypted(login->tls, bytes, size) == length;
+  return send(login->port.sock, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) == length;
 }
 
 // A peer that does not speak the protocol, or hung up in the middle: to the log only.
@@ -128,7 +153,7 @@ static void refuse_login(Login *login, const ErrorData *error) {
     append_ancient_response(&login->output, error);
   else
     append_fatal_response(&login->output, error);
-  send_last_words(login->client.slot, login->output.data, login->output.len);
+  (void)send_all(login, login->output.data, login->output.len);
   if (sqlstate == ERRCODE_PROTOCOL_VIOLATION)
     shared().header->protocol_violations.fetch_add(1);
   else if (sqlstate == ERRCODE_TOO_MANY_CONNECTIONS || sqlstate == ERRCODE_CONFIGURATION_LIMIT_EXCEEDED)
@@ -291,6 +316,10 @@ static std::uint32_t admit(Login *login) {
   if (login->port.application_name != nullptr)
     strlcpy(slot.application_name, login->port.application_name, kNameLength);
 
+  if (login->tls != nullptr) {
+    fill_tls_facts(&login->port, &shared().tls[login->client.slot]);
+    slot.flags.fetch_or(kClientTls | (tls_is_in_kernel(login->tls) ? kClientKernelTls : 0));
+  }
   slot.cancel_key.store(draw_cancel_key());
   slot.cancel_pid.store(client_cancel_number(login->client));
 
@@ -306,10 +335,27 @@ static std::uint32_t admit(Login *login) {
   return pool;
 }
 
+// From here on everybody uses the client's socket: it has to be one that needs no
+// decrypting.  False: there are no descriptors left for it.
+static bool clear_the_socket(Login *login) {
+  if (!is_encrypted_here(login)) return true;
+  if (!start_relay(login->relay, login->tls, login->port.sock)) {
+    ereport(LOG, (errcode_for_socket_access(), errmsg("could not make a socket pair for a pooled client: %m")));
+    return false;
+  }
+  login->relay = kNoIndex;
+  login->watched = false;  // it is another socket now
+  return true;
+}
+
 static void enter_pool(Login *login, bool greeted) {
   const ClientRef client = login->client;
   const std::uint32_t pool = login->pool;
 
+  if (!clear_the_socket(login)) {
+    abandon_login(login);
+    return;
+  }
   shared().clients[client.slot].pool.store(pool);
   shared().header->unauthenticated.fetch_sub(1);
   const bool watched = login->watched;
@@ -333,10 +379,7 @@ constexpr int kStartupPacket = -1;  // in the place of a message's type: the pac
 
 static bool flush_output(Login *login, bool without_authentication_ok) {
   const int length = login->output.len - (without_authentication_ok ? kAuthenticationOkBytes : 0);
-  bool sent = true;
-  if (length > 0)
-    sent = send(login->port.sock, login->output.data, static_cast<size_t>(length), MSG_DONTWAIT | MSG_NOSIGNAL) ==
-           length;
+  const bool sent = send_all(login, login->output.data, length);
   resetStringInfo(&login->output);
   login->output_settled = 0;
   return sent;
@@ -410,8 +453,114 @@ static void step(Login *login, int type, StringInfo message) {
   MemoryContextSwitchTo(TopMemoryContext);
 }
 
+// ------------------------------------------------------------------ encryption
+
+// Handshakes cost up to a millisecond of processor time each: in one round of events
+// only so many, so that pools under pressure are looked after in between.  The
+// sockets of the others stay ready.
+constexpr int kHandshakesPerTurn = 4;
+static int handshakes_left = kHandshakesPerTurn;
+
+void begin_turn_of_logins() { handshakes_left = kHandshakesPerTurn; }
+
+// Over a Unix socket the server does not offer it either.
+static bool may_encrypt(const Login *login) {
+  return tls_is_offered() && login->port.raddr.addr.ss_family != AF_UNIX;
+}
+
+static void refuse_for_want_of_relays(Login *login) {
+  constexpr const char *kMessage = "sorry, too many clients already";
+  MyProcPort = &login->port;
+  ereport(LOG, (errcode(ERRCODE_TOO_MANY_CONNECTIONS), errmsg("too many clients with SSL: no descriptors left for another"),
+                errdetail("Each needs two more than other clients; there are enough for %u.", relay_capacity()),
+                errhint("Raise the limit of open files of the server (LimitNOFILE, ulimit -n).")));
+  MyProcPort = nullptr;
+  append_fatal_response(&login->output, ERRCODE_TOO_MANY_CONNECTIONS, kMessage, nullptr, nullptr);
+  (void)send_all(login, login->output.data, login->output.len);
+  count_error(ErrorClass::limit, ERRCODE_TOO_MANY_CONNECTIONS, InvalidOid, kMessage);
+  shared().header->connections_refused.fetch_add(1);
+  abandon_login(login);
+}
+
+// False, with the login over: there is no place for another encrypted client.
+static bool begin_handshake(Login *login, bool direct) {
+  login->relay = reserve_relay();
+  if (login->relay == kNoIndex) {
+    refuse_for_want_of_relays(login);
+    return false;
+  }
+  if (!direct && send(login->port.sock, "S", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1) {
+    abandon_login(login);
+    return false;
+  }
+  login->tls = open_tls(&login->port, login->context, direct);
+  if (login->tls == nullptr) {
+    abandon_login(login);
+    return false;
+  }
+  login->stage = LoginStage::handshake;
+  return true;
+}
+
+// False: it was asked before.  The login may have ended.
+static bool answer_encryption_request(Login *login) {
+  const bool asks_tls = login->packet.kind == StartupKind::ssl_request;
+  bool &asked = asks_tls ? login->ssl_asked : login->gss_asked;
+
+  if (asked || login->tls != nullptr) return false;
+  asked = true;
+  resetStringInfo(&login->input);
+  login->wanted = kMinStartupPacketLength;
+  if (asks_tls && may_encrypt(login))
+    begin_handshake(login, false);
+  else if (!send_all(login, "N", 1))
+    abandon_login(login);
+  return true;
+}
+
+// A client that begins with a handshake instead of asking (sslnegotiation=direct).
+// False: nothing has come yet, or the login has ended.
+static bool look_for_handshake(Login *login) {
+  constexpr char kHandshakeRecord = 0x16;  // no start-up packet is long enough to begin like that
+  char first = 0;
+
+  if (may_encrypt(login) && recv(login->port.sock, &first, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+      (errno == EAGAIN || errno == EWOULDBLOCK))
+    return false;
+  login->looked_for_handshake = true;
+  return first != kHandshakeRecord || begin_handshake(login, true);
+}
+
+// True when the client can be read on.
+static bool shake_hands(Login *login) {
+  if (handshakes_left == 0) return false;
+  handshakes_left--;
+  MyProcPort = &login->port;
+  MemoryContextSwitchTo(login->context);
+  const Handshake result = continue_handshake(login->tls);
+  MemoryContextSwitchTo(TopMemoryContext);
+  MyProcPort = nullptr;
+  switch (result) {
+    case Handshake::finished:
+      if (login->waits_for_output) watch_for_output(login->client, false);
+      login->stage = LoginStage::startup;
+      return true;
+    case Handshake::wants_input:
+    case Handshake::wants_output:
+      if (login->waits_for_output != (result == Handshake::wants_output) && login->watched)
+        watch_for_output(login->client, result == Handshake::wants_output);
+      login->waits_for_output = result == Handshake::wants_output;
+      return false;
+    case Handshake::failed:
+      abandon_login(login);
+      return false;
+  }
+  return false;
+}
+
 // The packet read so far.  Returns false when the login has ended or entered its pool.
 static bool digest_startup(Login *login) {
+  const ClientRef client = login->client;
   if (login->input.len < 8) return true;
   const uint32 length = pg_ntoh32(*reinterpret_cast<uint32 *>(login->input.data));
   login->packet = parse_startup_packet(login->input.data, static_cast<std::size_t>(login->input.len));
@@ -420,22 +569,11 @@ static bool digest_startup(Login *login) {
       login->wanted = static_cast<int>(length);
       return true;
     case StartupKind::ssl_request:
-    case StartupKind::gssenc_request: {
-      bool &asked = login->packet.kind == StartupKind::ssl_request ? login->ssl_asked : login->gss_asked;
-      if (asked) {
-        login->packet.kind = StartupKind::invalid;
-        login->packet.error = StartupError::unsupported_protocol;
-        break;
-      }
-      asked = true;
-      if (send(login->port.sock, "N", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1) {
-        abandon_login(login);
-        return false;
-      }
-      resetStringInfo(&login->input);
-      login->wanted = kMinStartupPacketLength;
-      return true;
-    }
+    case StartupKind::gssenc_request:
+      if (answer_encryption_request(login)) return logins[client.slot] == login;
+      login->packet.kind = StartupKind::invalid;
+      login->packet.error = StartupError::unsupported_protocol;
+      break;
     case StartupKind::cancel_request:
       handle_cancel_request(login->packet.cancel_pid, login->packet.cancel_key);
       abandon_login(login);
@@ -496,11 +634,12 @@ void continue_login(ClientRef client) {
   for (;;) {
     Login *login = logins[client.slot];
     if (login == nullptr || login->client.generation != client.generation) return;
+    if (!login->looked_for_handshake && !look_for_handshake(login)) return;
+    if (login->stage == LoginStage::handshake && !shake_hands(login)) return;
     while (login->input.len < login->wanted) {
       const int missing = login->wanted - login->input.len;
       enlargeStringInfo(&login->input, missing);
-      const ssize_t got =
-          recv(login->port.sock, login->input.data + login->input.len, static_cast<size_t>(missing), MSG_DONTWAIT);
+      const ssize_t got = receive(login, login->input.data + login->input.len, static_cast<size_t>(missing));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
       if (got <= 0) {
@@ -547,6 +686,7 @@ void begin_login(int descriptor, const SockAddr &peer) {
   login->client = client;
   login->context = context;
   login->stage = LoginStage::startup;
+  login->relay = kNoIndex;
   login->deadline_us = monotonic_us() + static_cast<std::int64_t>(AuthenticationTimeout) * 1000000;
   initStringInfo(&login->input);
   initStringInfo(&login->output);
@@ -568,7 +708,11 @@ void begin_login(int descriptor, const SockAddr &peer) {
   continue_login(client);
   if (logins[client.slot] != login || login->client.generation != client.generation) return;
   login->watched = watch_for_input(client);
-  if (!login->watched) abandon_login(login);
+  if (!login->watched) {
+    abandon_login(login);
+    return;
+  }
+  if (login->waits_for_output) watch_for_output(client, true);
 }
 
 std::int64_t expire_logins(std::int64_t now_us) {

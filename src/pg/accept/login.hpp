@@ -22,6 +22,9 @@ void open_logins();
 // A socket has been accepted from `peer`.  Takes the descriptor, whatever happens.
 void begin_login(int descriptor, const SockAddr &peer);
 
+// The dispatcher begins another round of events.
+void begin_turn_of_logins();
+
 // A client in state authenticating has sent something or has gone.
 void continue_login(ClientRef client);
 

@@ -37,11 +37,13 @@ struct ClientCopy {
   TimestampTz connected_at;
   std::uint32_t cancel_pid;
   ClientAddress address;
+  TlsFacts tls;  // if the flags say so
   char application_name[kNameLength];
 };
 
 // False if the slot is free, or was given to another client meanwhile.
-bool copy_client(const ClientSlot &client, ClientCopy &copy) {
+bool copy_client(std::uint32_t slot, ClientCopy &copy) {
+  const ClientSlot &client = shared().clients[slot];
   copy.word = ClientWord::unpack(client.word.load(std::memory_order_acquire));
   if (copy.word.state == ClientState::free) {
     return false;
@@ -57,10 +59,31 @@ bool copy_client(const ClientSlot &client, ClientCopy &copy) {
   copy.connected_at = client.connected_at;
   copy.cancel_pid = client.cancel_pid.load(std::memory_order_relaxed);
   copy.address = client.address;
+  if ((copy.flags & kClientTls) != 0) copy.tls = shared().tls[slot];
   copy_name(copy.application_name, client.application_name);
 
   std::atomic_thread_fence(std::memory_order_acquire);
   return ClientWord::unpack(client.word.load(std::memory_order_relaxed)).generation == copy.word.generation;
+}
+
+void put_tls(ViewRow &row, const ClientCopy &client, bool may_see) {
+  const bool encrypted = may_see && (client.flags & kClientTls) != 0;
+  const bool certified = encrypted && client.tls.client_dn[0] != '\0';
+
+  if (may_see)
+    put_bool(row, encrypted);
+  else
+    put_null(row);
+  put_text_or_null(row, (client.flags & kClientKernelTls) != 0 ? "kernel" : "dispatcher", encrypted);
+  put_text_or_null(row, client.tls.version, encrypted);
+  put_text_or_null(row, client.tls.cipher, encrypted);
+  put_int_or_null(row, client.tls.bits, encrypted);
+  put_text_or_null(row, client.tls.client_dn, certified);
+  if (certified && client.tls.client_serial[0] != '\0')
+    put_numeric(row, client.tls.client_serial);
+  else
+    put_null(row);
+  put_text_or_null(row, client.tls.issuer_dn, certified);
 }
 
 void put_client(ViewRow &row, std::uint32_t slot, const ClientCopy &client, std::int64_t now_us) {
@@ -87,6 +110,7 @@ void put_client(ViewRow &row, std::uint32_t slot, const ClientCopy &client, std:
   put_pins(row, client.pins);
   put_double_or_null(row, age_ms(now_us, client.pinned_since_us), client.pins != 0 && client.pinned_since_us != 0);
   put_int_or_null(row, static_cast<std::int32_t>(client.cancel_pid), details && client.cancel_pid != 0);
+  put_tls(row, client, details && in_pool);
 }
 
 }  // namespace
@@ -103,7 +127,7 @@ PGDLLEXPORT Datum sluice_clients(PG_FUNCTION_ARGS) {
   const std::int64_t now_us = coarse_monotonic_us();
   for (std::uint32_t i = 0; i < state.header->max_clients; i++) {
     ClientCopy client;
-    if (!copy_client(state.clients[i], client)) {
+    if (!copy_client(i, client)) {
       continue;
     }
     CHECK_FOR_INTERRUPTS();

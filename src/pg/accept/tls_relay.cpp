@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: PostgreSQL
+//
+//   client ──TLS──► network │ SSL │ near end ◄──socket pair──► far end = the client's socket, for all others
+//
+// Two directions, each with at most one leftover: what has been read on one side
+// and the other side does not take yet.  While there is a leftover, nothing more is
+// read in that direction, so a client (or a backend) that does not read stops its
+// own stream and costs one buffer of kPieceBytes.
+//
+//   network readable ─► SSL_read ─► near end      full: wait until the near end is writable
+//   near end readable ─► SSL_write ─► network     full: wait until the network is writable
+//
+// Descriptors are watched level-triggered, and each turn moves a bounded amount, so
+// that the epoll set itself is the queue of relays that have more to do and a large
+// result does not keep others waiting.  A direction that has ended is no longer
+// watched: hang-ups are reported whether asked for or not, and would be for ever.
+//
+// The end
+//   The client ends its stream: what it has said is passed on, then the near end is
+//   shut for writing; the dispatcher sees a hang-up of the client, as on any socket.
+//   The dispatcher forgets the client (it shuts the far end): what is left for the
+//   client is sent, then close_notify, then the relay ends.  A client that does not take
+//   it has kLingerUs for it.  A relay may therefore outlive its client's slot; that is
+//   why relays have places of their own.
+//   Errors on the network end both at once; unread bytes are lost with the client.
+
+#include "pg/accept/tls_relay.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "core/pool/shared_state.hpp"
+#include "pg/accept/dispatcher.hpp"
+#include "pg/shared_memory.hpp"
+
+namespace sluice::pg {
+
+#ifdef USE_OPENSSL
+
+constexpr std::size_t kPieceBytes = 16384;  // of one TLS record
+constexpr int kPiecesPerTurn = 8;
+constexpr std::int64_t kLingerUs = 10 * 1000000;
+
+struct Leftover {
+  char *bytes;  // malloc'd while there is one
+  std::size_t start, end;
+};
+
+struct Relay {
+  SSL *connection;  // null: the place is free, or only reserved
+  Leftover to_pair, to_network;
+  std::uint32_t network_events, pair_events;  // watched for
+  bool client_ended;                          // nothing more comes from the client
+  bool pair_shut;                             // and everybody knows
+  bool pair_ended;                            // nothing more comes for the client
+  bool wants_output;                          // OpenSSL has to write before it can read
+  std::int64_t linger_until_us;               // 0 = not lingering
+  std::uint32_t next_free;
+};
+
+static int dispatcher_epoll = -1;
+static int first_number = 0;
+static Relay *relays = nullptr;
+static std::uint32_t capacity = 0;
+static std::uint32_t used = 0;  // places at and above this have never been used
+static std::uint32_t first_free = kNoIndex;
+static std::uint32_t lingering = 0;
+static char scratch[kPieceBytes];
+
+static int network_of(std::uint32_t relay) { return first_number + static_cast<int>(relay) * 2; }
+static int pair_of(std::uint32_t relay) { return network_of(relay) + 1; }
+
+// ------------------------------------------------------------------ places
+
+void open_relays(int epoll, int first_descriptor) {
+  rlimit limit;
+  dispatcher_epoll = epoll;
+  first_number = first_descriptor;
+  capacity = shared().header->max_clients;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+    const auto numbers = static_cast<std::int64_t>(limit.rlim_cur) - first_descriptor;
+    capacity = static_cast<std::uint32_t>(Max(Min(numbers / 2, static_cast<std::int64_t>(capacity)), 0));
+  }
+  // Not palloc0(): pages of places that are never used stay untouched.
+  relays = static_cast<Relay *>(calloc(capacity + 1, sizeof(Relay)));
+  if (relays == nullptr) ereport(FATAL, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+}
+
+std::uint32_t relay_capacity() { return capacity; }
+
+std::uint32_t reserve_relay() {
+  std::uint32_t relay = first_free;
+  if (relay != kNoIndex)
+    first_free = relays[relay].next_free;
+  else if (used < capacity)
+    relay = used++;
+  return relay;
+}
+
+void release_relay(std::uint32_t relay) {
+  relays[relay].next_free = first_free;
+  first_free = relay;
+}
+
+static void end_relay(std::uint32_t index) {
+  Relay &relay = relays[index];
+  free(relay.to_pair.bytes);
+  free(relay.to_network.bytes);
+  SSL_free(relay.connection);
+  if (relay.linger_until_us != 0) lingering--;
+  close(pair_of(index));
+  shutdown(network_of(index), SHUT_RDWR);
+  close(network_of(index));
+  memset(&relay, 0, sizeof(relay));
+  release_relay(index);
+}
+
+// ------------------------------------------------------------------ watching
+
+static void watch(std::uint32_t index, bool network, std::uint32_t events) {
+  Relay &relay = relays[index];
+  std::uint32_t &watched = network ? relay.network_events : relay.pair_events;
+  if (events == watched) return;
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = ClientRef{network ? kRelayNetworkTag : kRelayPairTag, index}.pack();
+  const int action = watched == 0 ? EPOLL_CTL_ADD : events == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
+  epoll_ctl(dispatcher_epoll, action, network ? network_of(index) : pair_of(index), &event);
+  watched = events;
+}
+
+static bool is_full(const Leftover &leftover) { return leftover.bytes != nullptr; }
+
+static void watch_what_is_wanted(std::uint32_t index) {
+  const Relay &relay = relays[index];
+  const bool reads_network = !relay.client_ended && !is_full(relay.to_pair);
+  const bool reads_pair = !relay.pair_ended && !is_full(relay.to_network);
+  std::uint32_t network = reads_network ? static_cast<std::uint32_t>(EPOLLIN) : 0u;
+  std::uint32_t pair = reads_pair ? static_cast<std::uint32_t>(EPOLLIN) : 0u;
+  if (is_full(relay.to_network) || relay.wants_output) network |= EPOLLOUT;
+  if (is_full(relay.to_pair)) pair |= EPOLLOUT;
+  watch(index, true, network);
+  watch(index, false, pair);
+}
+
+// ------------------------------------------------------------------ moving bytes
+
+enum class Moved {
+  all,           // there may be more
+  some,          // the other side is full
+  nothing,       // there is nothing now
+  pair_gone,     // nobody reads the far end any more
+  network_gone,  // the connection is broken
+};
+
+static bool keep(Leftover &leftover, const char *bytes, std::size_t length) {
+  leftover.bytes = static_cast<char *>(malloc(length));
+  if (leftover.bytes == nullptr) return false;
+  memcpy(leftover.bytes, bytes, length);
+  leftover.start = 0;
+  leftover.end = length;
+  return true;
+}
+
+static void drop(Leftover &leftover) {
+  free(leftover.bytes);
+  leftover.bytes = nullptr;
+}
+
+static Moved write_to_pair(std::uint32_t index, const char *bytes, std::size_t length, std::size_t *done) {
+  *done = 0;
+  while (*done < length) {
+    const ssize_t sent = send(pair_of(index), bytes + *done, length - *done, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent > 0)
+      *done += static_cast<std::size_t>(sent);
+    else if (errno == EAGAIN || errno == EWOULDBLOCK)
+      return Moved::some;
+    else if (errno != EINTR)
+      return Moved::pair_gone;
+  }
+  return Moved::all;
+}
+
+static Moved write_to_network(std::uint32_t index, const char *bytes, std::size_t length, std::size_t *done) {
+  SSL *connection = relays[index].connection;
+  *done = 0;
+  while (*done < length) {
+    ERR_clear_error();
+    const int sent = SSL_write(connection, bytes + *done, static_cast<int>(length - *done));
+    if (sent > 0)
+      *done += static_cast<std::size_t>(sent);
+    else if (const int kind = SSL_get_error(connection, sent); kind == SSL_ERROR_WANT_WRITE || kind == SSL_ERROR_WANT_READ)
+      return Moved::some;
+    else
+      return Moved::network_gone;
+  }
+  return Moved::all;
+}
+
+using Write = Moved (*)(std::uint32_t, const char *, std::size_t, std::size_t *);
+
+static Moved write_or_keep(std::uint32_t index, Leftover &leftover, Write write, const char *bytes,
+                           std::size_t length) {
+  std::size_t done;
+  const Moved moved = write(index, bytes, length, &done);
+  if (moved == Moved::some && !keep(leftover, bytes + done, length - done)) return Moved::network_gone;
+  return moved;
+}
+
+static Moved write_leftover(std::uint32_t index, Leftover &leftover, Write write) {
+  std::size_t done;
+  if (!is_full(leftover)) return Moved::all;
+  const Moved moved = write(index, leftover.bytes + leftover.start, leftover.end - leftover.start, &done);
+  leftover.start += done;
+  if (moved == Moved::all) drop(leftover);
+  return moved;
+}
+
+static Moved read_network(std::uint32_t index) {
+  Relay &relay = relays[index];
+  ERR_clear_error();
+  relay.wants_output = false;
+  const int got = SSL_read(relay.connection, scratch, sizeof(scratch));
+  if (got > 0) return write_or_keep(index, relay.to_pair, write_to_pair, scratch, static_cast<std::size_t>(got));
+  switch (SSL_get_error(relay.connection, got)) {
+    case SSL_ERROR_WANT_WRITE:
+      relay.wants_output = true;
+      return Moved::nothing;
+    case SSL_ERROR_WANT_READ:
+      return Moved::nothing;
+    case SSL_ERROR_ZERO_RETURN:
+      relay.client_ended = true;
+      return Moved::nothing;
+    default:
+      return Moved::network_gone;
+  }
+}
+
+static Moved read_pair(std::uint32_t index) {
+  Relay &relay = relays[index];
+  ssize_t got;
+  do got = recv(pair_of(index), scratch, sizeof(scratch), MSG_DONTWAIT);
+  while (got < 0 && errno == EINTR);
+  if (got > 0) {
+    const Moved moved =
+        write_or_keep(index, relay.to_network, write_to_network, scratch, static_cast<std::size_t>(got));
+    return moved == Moved::all && got < static_cast<ssize_t>(sizeof(scratch)) ? Moved::nothing : moved;
+  }
+  if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) relay.pair_ended = true;
+  return Moved::nothing;
+}
+
+// ------------------------------------------------------------------ a turn
+
+static Moved move_piece_to_pair(std::uint32_t index) {
+  Relay &relay = relays[index];
+  const Moved moved = write_leftover(index, relay.to_pair, write_to_pair);
+  if (moved != Moved::all) return moved;
+  return relay.client_ended ? Moved::nothing : read_network(index);
+}
+
+static Moved move_piece_to_network(std::uint32_t index) {
+  Relay &relay = relays[index];
+  const Moved moved = write_leftover(index, relay.to_network, write_to_network);
+  if (moved != Moved::all) return moved;
+  return relay.pair_ended ? Moved::nothing : read_pair(index);
+}
+
+static Moved move_to_pair(std::uint32_t index) {
+  Relay &relay = relays[index];
+  Moved moved = Moved::all;
+  // What OpenSSL has decrypted but not given out is not seen by epoll: it goes on
+  // the same turn.  Without read-ahead that is the rest of one record.
+  for (int piece = 0; moved == Moved::all && (piece < kPiecesPerTurn || SSL_pending(relay.connection) > 0); piece++)
+    moved = move_piece_to_pair(index);
+  if (moved == Moved::pair_gone) {
+    drop(relay.to_pair);
+    relay.client_ended = true;
+  }
+  if (relay.client_ended && !is_full(relay.to_pair) && !relay.pair_shut) {
+    relay.pair_shut = true;
+    shutdown(pair_of(index), SHUT_WR);
+  }
+  return moved;
+}
+
+static Moved move_to_network(std::uint32_t index) {
+  Relay &relay = relays[index];
+  Moved moved = Moved::all;
+  for (int piece = 0; moved == Moved::all && piece < kPiecesPerTurn; piece++) moved = move_piece_to_network(index);
+  if (relay.pair_ended && relay.linger_until_us == 0) {
+    relay.client_ended = true;  // whatever it still says, nobody is there
+    relay.linger_until_us = monotonic_us() + kLingerUs;
+    lingering++;
+  }
+  return moved;
+}
+
+static void end_in_order(std::uint32_t index) {
+  ERR_clear_error();
+  SSL_shutdown(relays[index].connection);
+  end_relay(index);
+}
+
+void serve_relay(std::uint32_t index, bool network, std::uint32_t events) {
+  Relay &relay = relays[index];
+  if (index >= capacity || relay.connection == nullptr) return;
+  const bool to_pair = network ? (events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0 || relay.wants_output
+                               : (events & EPOLLOUT) != 0;
+  // A network that has hung up is found out by writing, if nothing is read from it any more.
+  const bool to_network = network ? (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0
+                                  : (events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0;
+  if ((to_pair && move_to_pair(index) == Moved::network_gone) ||
+      (to_network && move_to_network(index) == Moved::network_gone)) {
+    end_relay(index);
+    return;
+  }
+  if (relay.pair_ended && !is_full(relay.to_network))
+    end_in_order(index);
+  else
+    watch_what_is_wanted(index);
+}
+
+bool start_relay(std::uint32_t index, TlsSession *tls, int descriptor) {
+  Relay &relay = relays[index];
+  int pair[2];
+
+  if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0) return false;
+  const bool placed = dup3(descriptor, network_of(index), O_CLOEXEC) >= 0 && dup3(pair[0], pair_of(index), O_CLOEXEC) >= 0;
+  if (placed) {
+    epoll_ctl(dispatcher_epoll, EPOLL_CTL_DEL, descriptor, nullptr);
+    dup3(pair[1], descriptor, O_CLOEXEC);
+  }
+  close(pair[0]);
+  close(pair[1]);
+  if (!placed) return false;
+  relay.connection = release_connection(tls);
+  // Not SSL_set_fd(), which would forget what the kernel already encrypts.
+  BIO_set_fd(SSL_get_rbio(relay.connection), network_of(index), BIO_NOCLOSE);
+  watch_what_is_wanted(index);
+  // The client may have said more than the login has read.
+  serve_relay(index, true, EPOLLIN);
+  return true;
+}
+
+// ------------------------------------------------------------------ the end
+
+std::int64_t expire_relays(std::int64_t now_us) {
+  std::int64_t next_us = -1;
+  if (lingering == 0) return next_us;
+  for (std::uint32_t i = 0; i < used; i++) {
+    const std::int64_t until_us = relays[i].linger_until_us;
+    if (until_us == 0) continue;
+    if (until_us <= now_us)
+      end_relay(i);
+    else if (next_us < 0 || until_us - now_us < next_us)
+      next_us = until_us - now_us;
+  }
+  return next_us;
+}
+
+void flush_relays() {
+  for (std::uint32_t i = 0; i < used; i++) {
+    if (relays[i].connection == nullptr) continue;
+    if (move_to_network(i) == Moved::network_gone) continue;
+    ERR_clear_error();
+    SSL_shutdown(relays[i].connection);
+  }
+}
+
+#else
+
+void open_relays(int, int) {}
+std::uint32_t relay_capacity() { return 0; }
+std::uint32_t reserve_relay() { return kNoIndex; }
+void release_relay(std::uint32_t) {}
+bool start_relay(std::uint32_t, TlsSession *, int) { return false; }
+void serve_relay(std::uint32_t, bool, std::uint32_t) {}
+std::int64_t expire_relays(std::int64_t) { return -1; }
+void flush_relays() {}
+
+#endif
+
+}  // namespace sluice::pg
