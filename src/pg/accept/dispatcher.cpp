@@ -322,6 +322,7 @@ static int choose_timeout_ms(std::int64_t now_us) {
   if (login_us >= 0 && login_us < sleep_us) sleep_us = login_us;
   const std::int64_t relay_us = expire_relays(now_us);
   if (relay_us >= 0 && relay_us < sleep_us) sleep_us = relay_us;
+  if (relays_have_more()) return 0;
   if (dispatcher.accept_paused_until_us > 0 && sleep_us > kAcceptPauseUs) sleep_us = kAcceptPauseUs;
   return static_cast<int>((sleep_us + 999) / 1000);
 }
@@ -353,6 +354,7 @@ extern "C" void sluice_dispatcher_main(Datum) {
     pgstat_report_wait_end();
     PG_SETMASK(&UnBlockSig);
     begin_turn_of_logins();
+    serve_relays_with_more();
     for (int i = 0; i < count; i++) handle_event(events[i]);
   }
 }

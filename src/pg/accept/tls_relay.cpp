@@ -15,6 +15,12 @@
 // result does not keep others waiting.  A direction that has ended is no longer
 // watched: hang-ups are reported whether asked for or not, and would be for ever.
 //
+// OpenSSL reads ahead: header and body of a record with one system call.  What it
+// holds, epoll does not see.  So a turn goes on while OpenSSL has something, and a
+// relay whose turn is over nevertheless is put into a list of its own (`more`), which
+// the dispatcher comes back to before it sleeps.  Half a record is no reason to come
+// back: its other half will be an event.
+//
 // The end
 //   The client ends its stream: what it has said is passed on, then the near end is
 //   shut for writing; the dispatcher sees a hang-up of the client, as on any socket.
@@ -60,7 +66,8 @@ struct Relay {
   bool pair_ended;                            // nothing more comes for the client
   bool wants_output;                          // OpenSSL has to write before it can read
   std::int64_t linger_until_us;               // 0 = not lingering
-  std::uint32_t next_free;
+  bool in_more;
+  std::uint32_t next;  // free place, or relay with more to do
 };
 
 static int dispatcher_epoll = -1;
@@ -69,6 +76,7 @@ static Relay *relays = nullptr;
 static std::uint32_t capacity = 0;
 static std::uint32_t used = 0;  // places at and above this have never been used
 static std::uint32_t first_free = kNoIndex;
+static std::uint32_t first_more = kNoIndex;
 static std::uint32_t lingering = 0;
 static char scratch[kPieceBytes];
 
@@ -96,19 +104,34 @@ std::uint32_t relay_capacity() { return capacity; }
 std::uint32_t reserve_relay() {
   std::uint32_t relay = first_free;
   if (relay != kNoIndex)
-    first_free = relays[relay].next_free;
+    first_free = relays[relay].next;
   else if (used < capacity)
     relay = used++;
   return relay;
 }
 
 void release_relay(std::uint32_t relay) {
-  relays[relay].next_free = first_free;
+  relays[relay].next = first_free;
   first_free = relay;
+}
+
+static void leave_more(std::uint32_t index) {
+  std::uint32_t *link = &first_more;
+  while (*link != index) link = &relays[*link].next;
+  *link = relays[index].next;
+  relays[index].in_more = false;
+}
+
+static void join_more(std::uint32_t index) {
+  if (relays[index].in_more) return;
+  relays[index].in_more = true;
+  relays[index].next = first_more;
+  first_more = index;
 }
 
 static void end_relay(std::uint32_t index) {
   Relay &relay = relays[index];
+  if (relay.in_more) leave_more(index);
   free(relay.to_pair.bytes);
   free(relay.to_network.bytes);
   SSL_free(relay.connection);
@@ -226,7 +249,12 @@ static Moved read_network(std::uint32_t index) {
   ERR_clear_error();
   relay.wants_output = false;
   const int got = SSL_read(relay.connection, scratch, sizeof(scratch));
-  if (got > 0) return write_or_keep(index, relay.to_pair, write_to_pair, scratch, static_cast<std::size_t>(got));
+  if (got > 0) {
+    const Moved moved = write_or_keep(index, relay.to_pair, write_to_pair, scratch, static_cast<std::size_t>(got));
+    return moved == Moved::all && got < static_cast<int>(sizeof(scratch)) && !SSL_has_pending(relay.connection)
+               ? Moved::nothing
+               : moved;
+  }
   switch (SSL_get_error(relay.connection, got)) {
     case SSL_ERROR_WANT_WRITE:
       relay.wants_output = true;
@@ -274,10 +302,8 @@ static Moved move_piece_to_network(std::uint32_t index) {
 static Moved move_to_pair(std::uint32_t index) {
   Relay &relay = relays[index];
   Moved moved = Moved::all;
-  // What OpenSSL has decrypted but not given out is not seen by epoll: it goes on
-  // the same turn.  Without read-ahead that is the rest of one record.
-  for (int piece = 0; moved == Moved::all && (piece < kPiecesPerTurn || SSL_pending(relay.connection) > 0); piece++)
-    moved = move_piece_to_pair(index);
+  for (int piece = 0; moved == Moved::all && piece < kPiecesPerTurn; piece++) moved = move_piece_to_pair(index);
+  if (moved == Moved::all && SSL_has_pending(relay.connection)) join_more(index);
   if (moved == Moved::pair_gone) {
     drop(relay.to_pair);
     relay.client_ended = true;
@@ -326,6 +352,19 @@ void serve_relay(std::uint32_t index, bool network, std::uint32_t events) {
     watch_what_is_wanted(index);
 }
 
+bool relays_have_more() { return first_more != kNoIndex; }
+
+void serve_relays_with_more() {
+  std::uint32_t index = first_more;
+  first_more = kNoIndex;
+  while (index != kNoIndex) {
+    const std::uint32_t next = relays[index].next;
+    relays[index].in_more = false;
+    serve_relay(index, true, EPOLLIN);
+    index = next;
+  }
+}
+
 bool start_relay(std::uint32_t index, TlsSession *tls, int descriptor) {
   Relay &relay = relays[index];
   int pair[2];
@@ -342,6 +381,7 @@ bool start_relay(std::uint32_t index, TlsSession *tls, int descriptor) {
   relay.connection = release_connection(tls);
   // Not SSL_set_fd(), which would forget what the kernel already encrypts.
   BIO_set_fd(SSL_get_rbio(relay.connection), network_of(index), BIO_NOCLOSE);
+  SSL_set_read_ahead(relay.connection, 1);
   watch_what_is_wanted(index);
   // The client may have said more than the login has read.
   serve_relay(index, true, EPOLLIN);
@@ -379,6 +419,8 @@ void open_relays(int, int) {}
 std::uint32_t relay_capacity() { return 0; }
 std::uint32_t reserve_relay() { return kNoIndex; }
 void release_relay(std::uint32_t) {}
+bool relays_have_more() { return false; }
+void serve_relays_with_more() {}
 bool start_relay(std::uint32_t, TlsSession *, int) { return false; }
 void serve_relay(std::uint32_t, bool, std::uint32_t) {}
 std::int64_t expire_relays(std::int64_t) { return -1; }

@@ -36,6 +36,10 @@ constexpr std::uint32_t kRelayPairTag = 0xffffff11;
 // One of its two descriptors has news (EPOLL...).
 void serve_relay(std::uint32_t relay, bool network, std::uint32_t events);
 
+// Relays whose turn has ended with something left that no descriptor will report.
+bool relays_have_more();
+void serve_relays_with_more();
+
 // Ends relays whose last bytes the client does not take.  Returns microseconds until
 // the next one is due, -1 if there is none.
 std::int64_t expire_relays(std::int64_t now_us);
