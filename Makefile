@@ -2,8 +2,10 @@
 #
 #   make, make install, make clean   as for any extension; need pg_config
 #   make demo [KEEP=1]               500 clients through a throw-away server, with the views shown
-#   make test                        unit, regression and end-to-end tests
+#   make test                        unit, regression and end-to-end tests, and a minute of fuzzing
 #   make test-unit | test-regress | test-tap [TAP_TESTS="test/tap/..."]
+#   make fuzz [FUZZ_SECONDS=15 | FUZZ_RUNS=20000000]
+#                                    hostile bytes for whatever reads a client's: so long, or so often, for each target
 #   make bench                       comparison with a direct connection and PgBouncer
 #   make bench-state                 what carrying session state costs
 #   make bench-statistics            what the pool's statistics cost, and whether they are right
@@ -24,7 +26,9 @@ PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/$(PG_MAJOR)/bin/pg_confi
 PGXS := $(wildcard $(shell $(PG_CONFIG) --pgxs 2>/dev/null))
 WERROR = -Werror
 
-.PHONY: all packages demo test test-unit test-regress test-tap bench bench-state bench-statistics \
+FUZZ_PACKAGES = clang libclang-rt-dev
+
+.PHONY: all packages demo test test-unit test-regress test-tap fuzz bench bench-state bench-statistics \
   bench-sizing check-postgres
 all:
 
@@ -60,8 +64,10 @@ packages:
 demo: packages
 	@KEEP=$(KEEP) test/tools/demo.sh
 
-test: packages
+test:
+	@test/tools/install_packages.sh $(FUZZ_PACKAGES)
 	@test/tools/run_unit.sh
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_RUNS=$(FUZZ_RUNS) test/tools/run_fuzz.sh
 	@test/tools/run_regress.sh
 	@test/tools/run_tap.sh $(TAP_TESTS)
 
@@ -70,6 +76,10 @@ test-unit test-regress: test-%: packages
 
 test-tap: packages
 	@test/tools/run_tap.sh $(TAP_TESTS)
+
+fuzz:
+	@test/tools/install_packages.sh $(FUZZ_PACKAGES)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_RUNS=$(FUZZ_RUNS) test/tools/run_fuzz.sh $(FUZZ_TARGETS)
 
 bench:
 	@test/tools/install_packages.sh pgbouncer

@@ -230,6 +230,7 @@ is(counter('protocol_violations') - $violations, scalar keys %bad_messages, 'eac
 undisturbed('after bad messages');
 
 # Bad bodies are errors of the command: the client stays.
+my $select_text = RawClient::parse('', 'select $1::text');
 my %bad_bodies = (
 	'a query without terminator' => "Q\0\0\0\14select 1",
 	'a query with bytes behind it' => RawClient::message('Q', "select 1\0x"),
@@ -237,10 +238,29 @@ my %bad_bodies = (
 	'a Parse with a type too few' => RawClient::message('P', "\0select 1\0" . pack('n', 5)) . RawClient::sync(),
 	'an empty Bind' => RawClient::message('B') . RawClient::sync(),
 	'a Bind with a length past the end' =>
-	  RawClient::parse('', 'select $1::text')
-	  . RawClient::message('B', "\0\0" . pack('nnNa1', 0, 1, 99, 'x'))
-	  . RawClient::sync(),
+	  $select_text . RawClient::message('B', "\0\0" . pack('nnNa1', 0, 1, 99, 'x')) . RawClient::sync(),
 	'a Bind with many formats' => RawClient::message('B', "\0\0" . pack('n', 65535)) . RawClient::sync(),
+	'a Bind of a portal without an end' => RawClient::message('B', 'portal') . RawClient::sync(),
+	'a Bind of a statement without an end' => RawClient::message('B', "\0statement") . RawClient::sync(),
+	'a Bind of a name that is no UTF-8, and no more' => RawClient::message('B', "\xff\0") . RawClient::sync(),
+	(
+		map { ("a Bind with $_->[0]" => $select_text . RawClient::message('B', "\0\0$_->[1]") . RawClient::sync()) }
+		  [ 'names only', '' ],
+		[ 'half a format', pack('nC', 1, 0) ],
+		[ 'formats only', pack('nn', 1, 0) ],
+		[ 'half a length', pack('nnn', 0, 1, 0) ],
+		[ 'a length below -1', pack('nnNa1n', 0, 1, 0xfffffffe, 'x', 0) ],
+		[ 'the greatest length', pack('nnNa1n', 0, 1, 0x7fffffff, 'x', 0) ],
+		[ 'no result formats', pack('nnNa1', 0, 1, 1, 'x') ],
+		[ 'half a result format', pack('nnNa1nC', 0, 1, 1, 'x', 1, 0) ],
+		[ 'a byte too many', pack('nnNa1nC', 0, 1, 1, 'x', 0, 0) ],
+		[ 'an unknown format', pack('nnnNa1n', 1, 7, 1, 1, 'x', 0) ],
+		[ 'an unknown result format', pack('nnNa1nn', 0, 1, 1, 'x', 1, 7) ],
+		[ 'two formats for one value', pack('nnnnNa1n', 2, 0, 0, 1, 1, 'x', 0) ],
+		[ 'two values for one parameter', pack('nnNa1Nn', 0, 2, 1, 'x', 0xffffffff, 0) ],
+		[ 'a value that is no UTF-8', pack('nnNa1n', 0, 1, 1, "\xff", 0) ],
+		[ 'a value with a NUL', pack('nnNa3n', 0, 1, 3, "a\0b", 0) ],
+		[ 'an empty value', pack('nnNn', 0, 1, 0, 0) ]),
 	'a Describe of nothing' => RawClient::message('D', "?x\0") . RawClient::sync(),
 	'a Close of nothing' => RawClient::message('C', "?x\0") . RawClient::sync(),
 	'an empty Execute' => RawClient::message('E') . RawClient::sync(),

@@ -376,6 +376,7 @@ static void enter_pool(Login *login, bool greeted) {
 // the rest, so that the client is woken once.
 constexpr int kAuthenticationOkBytes = 9;
 constexpr int kStartupPacket = -1;  // in the place of a message's type: the packet that has none
+constexpr int kUnreadable = -2;     // a message that is cut short, or of an impossible length
 
 static bool flush_output(Login *login, bool without_authentication_ok) {
   const int length = login->output.len - (without_authentication_ok ? kAuthenticationOkBytes : 0);
@@ -399,6 +400,8 @@ static bool run_step(Login *login, int type, StringInfo message) {
     accept_startup_packet(login);
     login->output_settled = login->output.len;
     status = begin_authentication(&login->port, login->context, &login->output, &login->authentication);
+  } else if (type == kUnreadable) {
+    refuse_unreadable_message(login->authentication);
   } else if (message == nullptr) {
     refuse_message_type(login->authentication, type);
   } else {
@@ -592,6 +595,15 @@ static bool digest_startup(Login *login) {
   return false;
 }
 
+// Ends the login; in some exchanges the server says so.
+static void refuse_unreadable(Login *login, const char *violation) {
+  log_protocol_violation(login, violation);
+  if (answers_unreadable_message(login->authentication))
+    step(login, kUnreadable, nullptr);
+  else
+    abandon_login(login);
+}
+
 static bool digest_message(Login *login) {
   const Frame frame = parse_frame(login->input.data, static_cast<std::size_t>(login->input.len), true);
   if (frame.status == FrameStatus::incomplete) return true;
@@ -601,8 +613,7 @@ static bool digest_message(Login *login) {
   }
   const int longest = longest_authentication_message(login->authentication) - static_cast<int>(sizeof(uint32));
   if (frame.status == FrameStatus::invalid_length || frame.body_length > static_cast<std::uint32_t>(longest)) {
-    log_protocol_violation(login, "invalid message length");
-    abandon_login(login);
+    refuse_unreadable(login, "invalid message length");
     return false;
   }
   login->wanted = static_cast<int>(kMessageHeaderBytes + frame.body_length);
@@ -623,9 +634,12 @@ static bool digest_message(Login *login) {
 static void login_lost(Login *login) {
   const bool denied = login->ssl_asked || login->gss_asked;
 
-  if (login->stage == LoginStage::authentication && login->input.len > 0)
-    log_protocol_violation(login, "incomplete message from client");
-  else if (login->stage == LoginStage::startup && login->input.len > (denied ? 3 : 0))
+  if (login->stage == LoginStage::authentication && login->input.len > 0) {
+    // Its type may be there, and wrong.
+    if (digest_message(login)) refuse_unreadable(login, "incomplete message from client");
+    return;
+  }
+  if (login->stage == LoginStage::startup && login->input.len > (denied ? 3 : 0))
     log_protocol_violation(login, "incomplete startup packet");
   abandon_login(login);
 }

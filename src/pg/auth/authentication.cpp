@@ -30,6 +30,7 @@
 
 #include "pg/auth/authentication.hpp"
 
+#include "core/auth/sasl_message.hpp"
 #include "pg/auth/hba_rules.hpp"
 #include "pg/auth/ident_map.hpp"
 #include "pg/auth/shared_catalog.hpp"
@@ -57,7 +58,7 @@ namespace {
 enum class Expected { password, md5_response, sasl_initial_response, sasl_response, nothing };
 
 constexpr int kLongestPasswordMessage = 65535;
-constexpr int kLongestSaslMessage = 1024;
+constexpr int kLongestSaslMessage = static_cast<int>(kSaslMessageLimit);
 constexpr int kMd5SaltLength = 4;
 
 }  // namespace
@@ -300,11 +301,12 @@ AuthenticationStatus start_method(Authentication *authentication, const RoleRow 
 // ---------------------------------------------------------------- responses
 
 const char *read_password(StringInfo message) {
-  if (strlen(message->data) + 1 != static_cast<size_t>(message->len))
-    ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("invalid password packet size")));
-  if (message->len == 1)
-    ereport(ERROR, (errcode(ERRCODE_INVALID_PASSWORD), errmsg("empty password returned by client")));
-  return message->data;
+  const PasswordMessage response = parse_password_message(message->data, static_cast<std::size_t>(message->len));
+  if (response.error != PasswordError::none)
+    ereport(ERROR,
+            (errcode(response.error == PasswordError::empty ? ERRCODE_INVALID_PASSWORD : ERRCODE_PROTOCOL_VIOLATION),
+             errmsg_internal("%s", _(describe(response.error)))));
+  return response.password;
 }
 
 AuthenticationStatus check_password(Authentication *authentication, StringInfo message, StringInfo output) {
@@ -332,31 +334,27 @@ AuthenticationStatus check_md5_response(Authentication *authentication, StringIn
 }
 
 // The first response names the mechanism, and may carry no data at all (null).
-const char *read_sasl_response(Authentication *authentication, StringInfo message, int *length) {
-  const char *data = nullptr;
+SaslMessage read_sasl_response(Authentication *authentication, StringInfo message) {
+  const auto length = static_cast<std::size_t>(message->len);
+  if (authentication->expected == Expected::sasl_response) return parse_sasl_response(message->data, length);
 
-  if (authentication->expected == Expected::sasl_initial_response) {
-    const char *mechanism = pq_getmsgrawstring(message);
-    authentication->sasl_state = pg_be_scram_mech.init(authentication->port, mechanism, authentication->secret);
-    *length = static_cast<int>(pq_getmsgint(message, 4));
-    if (*length != -1) data = pq_getmsgbytes(message, *length);
-    authentication->expected = Expected::sasl_response;
-  } else {
-    *length = message->len;
-    data = pq_getmsgbytes(message, message->len);
-  }
-  pq_getmsgend(message);
-  return data;
+  const SaslMessage response = parse_sasl_initial_response(message->data, length);
+  if (response.mechanism != nullptr)
+    authentication->sasl_state =
+        pg_be_scram_mech.init(authentication->port, response.mechanism, authentication->secret);
+  if (response.error != BodyError::none)
+    ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg_internal("%s", _(describe(response.error)))));
+  authentication->expected = Expected::sasl_response;
+  return response;
 }
 
 AuthenticationStatus check_sasl_response(Authentication *authentication, StringInfo message, StringInfo output) {
   char *answer = nullptr;
   int answer_length = 0;
-  int length;
 
-  const char *data = read_sasl_response(authentication, message, &length);
-  const int result = pg_be_scram_mech.exchange(authentication->sasl_state, data, length, &answer, &answer_length,
-                                               &authentication->log_detail);
+  const SaslMessage response = read_sasl_response(authentication, message);
+  const int result = pg_be_scram_mech.exchange(authentication->sasl_state, response.data, response.length, &answer,
+                                               &answer_length, &authentication->log_detail);
 
   if (result == PG_SASL_EXCHANGE_CONTINUE) {
     if (answer != nullptr) append_request(output, AUTH_REQ_SASL_CONT, answer, answer_length);
@@ -444,6 +442,14 @@ void refuse_message_type(const Authentication *authentication, int type) {
   ereport(ERROR,
           (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("expected password response, got message type %d", type)));
   pg_unreachable();
+}
+
+bool answers_unreadable_message(const Authentication *authentication) {
+  return expects_sasl(authentication);
+}
+
+void refuse_unreadable_message(const Authentication *authentication) {
+  fail_authentication(authentication, authentication->log_detail);
 }
 
 }  // namespace sluice::pg

@@ -47,11 +47,16 @@ AuthenticationStatus begin_authentication(Port *port, MemoryContext context, Str
 AuthenticationStatus continue_authentication(Authentication *authentication, StringInfo message, StringInfo output);
 
 // The largest length word (itself included) of the message that is wanted now.  A
-// longer one must not be read: the server drops such a client.
+// longer one must not be read.
 int longest_authentication_message(const Authentication *authentication);
 
 // For a client that sends something other than a 'p' message: raises ERROR 08P01.
 [[noreturn]] void refuse_message_type(const Authentication *authentication, int type);
+
+// For a message that is too long, or ends before its length.  In the course of SASL
+// the server says that authentication has failed; otherwise it says nothing.
+bool answers_unreadable_message(const Authentication *authentication);
+[[noreturn]] void refuse_unreadable_message(const Authentication *authentication);  // raises ERROR
 
 }  // namespace sluice::pg
 

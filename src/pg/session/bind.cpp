@@ -2,10 +2,9 @@
 //
 // Bind: a portal from a prepared statement and parameter values.
 //
-// Body: portal, statement, parameter formats, parameter values (length -1 is
-// null), result formats.  Values are read where they lie in the message; the
-// server's input functions want them terminated, so the byte behind each value is
-// replaced meanwhile (the message buffer always has one byte more than the body).
+// Values are read where they lie in the message; the server's input functions want
+// them terminated, so the byte behind each value is replaced meanwhile (the message
+// buffer always has one byte more than the body).
 
 #include "pg/compat.hpp"
 
@@ -29,6 +28,7 @@ extern "C" {
 #include "utils/snapmgr.h"
 }
 
+#include "core/session/bind_message.hpp"
 #include "pg/session/extended_query.hpp"
 #include "pg/session/statements.hpp"
 #include "pg/session/transaction.hpp"
@@ -63,19 +63,20 @@ static void parameter_error_context(void *argument) {
 
 }  // extern "C"
 
-struct Formats {
-  int count;
-  int16 *codes;
+[[noreturn]] static void raise_body_error(BodyError error) {
+  ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg_internal("%s", _(describe(error)))));
+  pg_unreachable();
+}
 
-  int16 of(int i) const { return count > 1 ? codes[i] : count == 1 ? codes[0] : static_cast<int16>(0); }
-};
+// `name` as it was read from `fields`.
+static const char *name_to_server(const BindMessage &fields, const char *name) {
+  if (name == nullptr) raise_body_error(fields.error());
+  return pg_client_to_server(name, static_cast<int>(strlen(name)));
+}
 
-static Formats read_formats(StringInfo message) {
-  Formats formats{static_cast<int>(pq_getmsgint(message, 2)), nullptr};
-  if (formats.count > 0) {
-    formats.codes = static_cast<int16 *>(palloc(static_cast<Size>(formats.count) * sizeof(int16)));
-    for (int i = 0; i < formats.count; i++) formats.codes[i] = static_cast<int16>(pq_getmsgint(message, 2));
-  }
+static FormatCodes read_formats(BindMessage *fields) {
+  FormatCodes formats;
+  if (!fields->read_formats(&formats)) raise_body_error(fields->error());
   return formats;
 }
 
@@ -123,20 +124,21 @@ static Datum read_binary_value(Oid type, char *bytes, int length, int number) {
   return value;
 }
 
-static void read_value(StringInfo message, ParamExternData *parameter, Oid type, int16 format,
+static void read_value(BindMessage *fields, ParamExternData *parameter, Oid type, int16 format,
                        ParameterContext *context, char **kept) {
-  const auto length = static_cast<int32>(pq_getmsgint(message, 4));
-  char *bytes = nullptr;
+  BindValue value;
   char behind = '\0';
 
-  if (length != -1) {
-    bytes = const_cast<char *>(pq_getmsgbytes(message, length));
+  if (!fields->read_value(&value)) raise_body_error(fields->error());
+  auto *bytes = const_cast<char *>(value.bytes);
+  const int32 length = value.length;
+  if (bytes != nullptr) {
     behind = bytes[length];
     bytes[length] = '\0';
   }
-  if (format == 0)
+  if (format == kTextFormat)
     parameter->value = read_text_value(type, bytes, length, context, kept);
-  else if (format == 1)
+  else if (format == kBinaryFormat)
     parameter->value = read_binary_value(type, bytes, length, context->number);
   else
     ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unsupported format code: %d", format)));
@@ -146,7 +148,7 @@ static void read_value(StringInfo message, ParamExternData *parameter, Oid type,
   parameter->ptype = type;
 }
 
-static ParamListInfo read_values(StringInfo message, const CachedPlanSource *source, const Formats &formats,
+static ParamListInfo read_values(BindMessage *fields, const CachedPlanSource *source, const FormatCodes &formats,
                                  const char *portal_name, int count) {
   if (count == 0) return nullptr;
   const bool keep_texts = log_parameter_max_length_on_error != 0;
@@ -162,7 +164,7 @@ static ParamListInfo read_values(StringInfo message, const CachedPlanSource *sou
   if (keep_texts) texts = static_cast<char **>(palloc0(static_cast<Size>(count) * sizeof(char *)));
   for (int i = 0; i < count; i++) {
     context.number = i;
-    read_value(message, &parameters->params[i], source->param_types[i], formats.of(i), &context,
+    read_value(fields, &parameters->params[i], source->param_types[i], formats.of(i), &context,
                keep_texts ? &texts[i] : nullptr);
   }
   error_context_stack = callback.previous;
@@ -171,10 +173,10 @@ static ParamListInfo read_values(StringInfo message, const CachedPlanSource *sou
   return parameters;
 }
 
-static void check_counts(const CachedPlanSource *source, const char *name, const Formats &formats, int count) {
-  if (formats.count > 1 && formats.count != count)
+static void check_counts(const CachedPlanSource *source, const char *name, const FormatCodes &formats, int count) {
+  if (!formats.fit(count))
     ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
-                    errmsg("bind message has %d parameter formats but %d parameters", formats.count, count)));
+                    errmsg("bind message has %d parameter formats but %d parameters", formats.count(), count)));
   if (count != source->num_params)
     ereport(ERROR,
             (errcode(ERRCODE_PROTOCOL_VIOLATION),
@@ -217,9 +219,17 @@ static void report_source(const CachedPlanSource *source) {
   set_ps_display("BIND");
 }
 
+// As the server wants them, aligned; null if there are none.
+static int16 *copy_codes(const FormatCodes &formats) {
+  if (formats.count() == 0) return nullptr;
+  auto *codes = static_cast<int16 *>(palloc(static_cast<Size>(formats.count()) * sizeof(int16)));
+  for (int i = 0; i < formats.count(); i++) codes[i] = formats.code(i);
+  return codes;
+}
+
 // Plans the statement for these values and starts the portal.
 static void start_portal(Portal portal, CachedPlanSource *source, const char *query, char *statement_name,
-                         ParamListInfo parameters, bool pop_snapshot, const Formats &result_formats) {
+                         ParamListInfo parameters, bool pop_snapshot, int format_count, int16 *result_formats) {
   ParamsErrorCbData data;
   ErrorContextCallback callback;
 
@@ -234,14 +244,15 @@ static void start_portal(Portal portal, CachedPlanSource *source, const char *qu
   PortalDefineQuery(portal, statement_name, query, source->commandTag, plan->stmt_list, plan);
   if (pop_snapshot) PopActiveSnapshot();
   PortalStart(portal, parameters, 0, InvalidSnapshot);
-  PortalSetResultFormat(portal, result_formats.count, result_formats.codes);
+  PortalSetResultFormat(portal, format_count, result_formats);
   error_context_stack = callback.previous;
 }
 
 void handle_bind(StringInfo message) {
   const bool log_usage = log_statement_stats;
-  const char *portal_name = pq_getmsgstring(message);
-  const char *name = pq_getmsgstring(message);
+  BindMessage fields(message->data, static_cast<std::size_t>(message->len));
+  const char *portal_name = name_to_server(fields, fields.read_portal_name());
+  const char *name = name_to_server(fields, fields.read_statement_name());
   CachedPlanSource *source = name[0] != '\0' ? find_statement(name) : find_unnamed_statement();
 
   if (source == nullptr)
@@ -250,8 +261,9 @@ void handle_bind(StringInfo message) {
   if (log_usage) ResetUsage();
   begin_command();
   MemoryContextSwitchTo(MessageContext);
-  const Formats formats = read_formats(message);
-  const int count = static_cast<int>(pq_getmsgint(message, 2));
+  const FormatCodes formats = read_formats(&fields);
+  int count;
+  if (!fields.read_value_count(&count)) raise_body_error(fields.error());
   check_counts(source, name, formats, count);
 
   // Only the unnamed portal may be replaced.
@@ -263,12 +275,13 @@ void handle_bind(StringInfo message) {
   const bool needs_snapshot =
       count > 0 || (source->raw_parse_tree != nullptr && analyze_requires_snapshot(source->raw_parse_tree));
   if (needs_snapshot) PushActiveSnapshot(GetTransactionSnapshot());
-  ParamListInfo parameters = read_values(message, source, formats, portal->name, count);
+  ParamListInfo parameters = read_values(&fields, source, formats, portal->name, count);
   MemoryContextSwitchTo(caller);
-  const Formats result_formats = read_formats(message);
-  pq_getmsgend(message);
+  const FormatCodes result_formats = read_formats(&fields);
+  if (!fields.read_end()) raise_body_error(fields.error());
 
-  start_portal(portal, source, query, statement_name, parameters, needs_snapshot, result_formats);
+  start_portal(portal, source, query, statement_name, parameters, needs_snapshot, result_formats.count(),
+               copy_codes(result_formats));
   pq_putemptymessage('2');
   log_bind_duration(portal_name, name, source, parameters);
   if (log_usage) ShowUsage("BIND MESSAGE STATISTICS");
