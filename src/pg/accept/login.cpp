@@ -216,17 +216,18 @@ static void accept_startup_packet(Login *login) {
 
   port.proto = packet.protocol;
   if (packet.kind == StartupKind::invalid) raise_startup_error(packet);
+  // As far as known, for the prefix of the log's lines.
+  if (packet.user != nullptr) port.user_name = copy_name(packet.user);
+  if (packet.database != nullptr) port.database_name = copy_name(packet.database);
+  if (packet.replication != nullptr) check_replication(packet.replication);
   if (packet.user == nullptr || packet.user[0] == '\0')
     ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
                     errmsg("no PostgreSQL user name specified in startup packet")));
-  port.user_name = copy_name(packet.user);
-  port.database_name =
-      copy_name(packet.database != nullptr && packet.database[0] != '\0' ? packet.database : packet.user);
+  if (packet.database == nullptr || packet.database[0] == '\0') port.database_name = copy_name(packet.user);
   if (packet.application_name != nullptr) {
     port.application_name = pstrdup(packet.application_name);
     clean_ascii(port.application_name);
   }
-  if (packet.replication != nullptr) check_replication(packet.replication);
   if (protocol_minor(packet.protocol) > 0 || packet.unknown_protocol_option_count > 0)
     append_negotiation(&login->output, packet);
 }
@@ -264,24 +265,36 @@ static void collect_startup_settings(Login *login, StringInfo settings) {
       append_setting(settings, packet.parameters[i].name, packet.parameters[i].value);
 }
 
-static void check_connection_limits(const LoginTarget &target) {
+static void check_role_limits(const LoginTarget &target) {
   if (target.superuser) return;
   if (target.role_connection_limit >= 0 && count_clients_of_role(target.role) >= target.role_connection_limit)
     ereport(ERROR, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
                     errmsg("too many connections for role \"%s\"", target.role_name)));
+}
+
+static void check_database_limits(const LoginTarget &target) {
+  if (target.superuser) return;
   if (target.database_connection_limit >= 0 &&
       count_clients_of_database(target.database) >= target.database_connection_limit)
     ereport(ERROR, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
                     errmsg("too many connections for database \"%s\"", target.database_name)));
 }
 
-static void log_authorized(const Login *login) {
+static void log_authorized(Login *login) {
   if (!Log_connections) return;
-  const Port &port = login->port;
-  ereport(LOG, (port.application_name != nullptr
-                    ? errmsg("connection authorized: user=%s database=%s application_name=%s", port.user_name,
-                             port.database_name, port.application_name)
-                    : errmsg("connection authorized: user=%s database=%s", port.user_name, port.database_name)));
+  Port *port = &login->port;
+  StringInfoData message;
+  initStringInfo(&message);
+  appendStringInfo(&message, _("connection authorized: user=%s"), port->user_name);
+  appendStringInfo(&message, _(" database=%s"), port->database_name);
+  if (port->application_name != nullptr) appendStringInfo(&message, _(" application_name=%s"), port->application_name);
+#ifdef USE_SSL
+  if (port->ssl_in_use)
+    appendStringInfo(&message, _(" SSL enabled (protocol=%s, cipher=%s, bits=%d)"), be_tls_get_version(port),
+                     be_tls_get_cipher(port), be_tls_get_cipher_bits(port));
+#endif
+  ereport(LOG, (errmsg_internal("%s", message.data)));
+  pfree(message.data);
 }
 
 // Random numbers are drawn for many clients at once.
@@ -305,8 +318,8 @@ static std::uint32_t admit(Login *login) {
   StringInfoData settings;
   ClientSlot &slot = shared().clients[login->client.slot];
 
-  authorize_login(&login->port, &target);
-  check_connection_limits(target);
+  authorize_login(&login->port, &target, check_role_limits);
+  check_database_limits(target);
   initStringInfo(&settings);
   collect_startup_settings(login, &settings);
   if (settings.len > 0 &&
@@ -399,13 +412,14 @@ static bool run_step(Login *login, int type, StringInfo message) {
   if (type == kStartupPacket) {
     accept_startup_packet(login);
     login->output_settled = login->output.len;
-    status = begin_authentication(&login->port, login->context, &login->output, &login->authentication);
+    status = begin_authentication(&login->port, login->context, &login->output, &login->output_settled,
+                                  &login->authentication);
   } else if (type == kUnreadable) {
     refuse_unreadable_message(login->authentication);
   } else if (message == nullptr) {
     refuse_message_type(login->authentication, type);
   } else {
-    status = continue_authentication(login->authentication, message, &login->output);
+    status = continue_authentication(login->authentication, message, &login->output, &login->output_settled);
   }
   if (status == AuthenticationStatus::succeeded) {
     // A client that proved who it is hears so, even if it may not come in.
@@ -636,7 +650,10 @@ static void login_lost(Login *login) {
 
   if (login->stage == LoginStage::authentication && login->input.len > 0) {
     // Its type may be there, and wrong.
-    if (digest_message(login)) refuse_unreadable(login, "incomplete message from client");
+    if (digest_message(login))
+      refuse_unreadable(login, login->input.len < static_cast<int>(kMessageHeaderBytes)
+                                   ? "unexpected EOF within message length word"
+                                   : "incomplete message from client");
     return;
   }
   if (login->stage == LoginStage::startup && login->input.len > (denied ? 3 : 0))
@@ -662,6 +679,8 @@ void continue_login(ClientRef client) {
       }
       login->input.len += static_cast<int>(got);
       login->input.data[login->input.len] = '\0';
+      // The type is judged before the rest has come: there may be none.
+      if (login->stage == LoginStage::authentication && login->input.data[0] != 'p') break;
     }
     const bool startup = login->stage == LoginStage::startup;
     if (!(startup ? digest_startup(login) : digest_message(login)) && startup) {

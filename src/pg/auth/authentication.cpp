@@ -5,12 +5,17 @@
 // message.  Rules, secrets and the cryptography are the server's; so are the
 // messages, because drivers and their users know them.
 //
-//   begin ─► no challenge needed (trust, peer) ──────────────────────► succeeded
+//   begin ─► no challenge needed (trust, peer, cert) ────────────────► succeeded
 //     │
 //     ├────► password ──► cleartext response ────────────────────────► succeeded
 //     ├────► md5 ───────► salted response ───────────────────────────► succeeded
 //     └────► sasl ──────► initial response ─► response ─ ... ────────► succeeded
 //   Whatever goes wrong raises ERROR.
+//
+// Client certificates: that a rule wants one is checked before anything is asked;
+// whose name it bears (cert, clientcert=verify-full) is checked last, after the
+// password.  That it is of a trusted authority, valid and not revoked was checked
+// by OpenSSL in the handshake, or there would be no connection.
 //
 // Unknown roles, roles without a password and expired passwords go through the
 // whole exchange with a made-up secret, and fail at its end like a wrong password:
@@ -73,17 +78,20 @@ struct Authentication {
   const char *log_detail;  // why it is, for the log only
   void *sasl_state;
   char md5_salt[kMd5SaltLength];
+  int *settled;  // bytes of the output that are sent even if this step fails
 };
 
 namespace {
 
 // ---------------------------------------------------------------- messages
 
-void append_request(StringInfo output, AuthRequest request, const char *data, int length) {
+void append_request(Authentication *authentication, StringInfo output, AuthRequest request, const char *data,
+                    int length) {
   appendStringInfoChar(output, 'R');
   pq_sendint32(output, static_cast<uint32>(8 + length));
   pq_sendint32(output, static_cast<uint32>(request));
   if (length > 0) appendBinaryStringInfo(output, data, length);
+  *authentication->settled = output->len;
 }
 
 const char *encryption_of(const Port *port) {
@@ -110,6 +118,12 @@ const char *numeric_address(const Port *port) {
   if (rule->method == uaPeer)
     ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
                     errmsg("Peer authentication failed for user \"%s\"", user), errdetail_log("%s", detail)));
+  if (rule->method == uaTrust)  // with clientcert=verify-full
+    ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+                    errmsg("\"trust\" authentication failed for user \"%s\"", user), errdetail_log("%s", detail)));
+  if (rule->method == uaCert)
+    ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
+                    errmsg("certificate authentication failed for user \"%s\"", user), errdetail_log("%s", detail)));
   ereport(ERROR, (errcode(ERRCODE_INVALID_PASSWORD), errmsg("password authentication failed for user \"%s\"", user),
                   errdetail_log("%s", detail)));
   pg_unreachable();
@@ -163,9 +177,43 @@ void log_trust(const Authentication *authentication) {
                        hba_authname(rule->method), rule->source_file, rule->line_number)));
 }
 
+// The name in a certificate that OpenSSL has found good; false after a LOG message.
+bool certificate_names_role(const Authentication *authentication) {
+  const MatchedRule *rule = &authentication->rule;
+  const Port *port = authentication->port;
+  const bool by_subject = rule->certificate_name == clientCertDN;
+  const char *name = by_subject ? port->peer_dn : port->peer_cn;
+
+  if (name == nullptr || name[0] == '\0') {
+    ereport(LOG, (errmsg("certificate authentication failed for user \"%s\": client certificate contains no user name",
+                         port->user_name)));
+    return false;
+  }
+  if (rule->method == uaCert) {
+    // The whole subject is the identity, also where its common name is compared.
+    if (port->peer_dn == nullptr) {
+      ereport(LOG, (errmsg("certificate authentication failed for user \"%s\": unable to retrieve subject DN",
+                           port->user_name)));
+      return false;
+    }
+    log_identity(authentication, port->peer_dn);
+  }
+  if (is_mapped(rule->user_map, port->user_name, authentication->role, name)) return true;
+  if (rule->certificate == clientCertFull && rule->method != uaCert)
+    ereport(LOG, (errmsg("certificate validation (clientcert=verify-full) failed for user \"%s\": %s mismatch",
+                         port->user_name, by_subject ? "DN" : "CN")));
+  return false;
+}
+
+// What all methods end with.
 AuthenticationStatus succeed(Authentication *authentication, StringInfo output) {
+  const MatchedRule *rule = &authentication->rule;
+
+  if ((rule->method == uaCert || rule->certificate == clientCertFull) && !certificate_names_role(authentication))
+    fail_authentication(authentication, nullptr);
+  if (rule->method == uaTrust) log_trust(authentication);
   authentication->expected = Expected::nothing;
-  append_request(output, AUTH_REQ_OK, nullptr, 0);
+  append_request(authentication, output, AUTH_REQ_OK, nullptr, 0);
   return AuthenticationStatus::succeeded;
 }
 
@@ -201,7 +249,7 @@ void request_sasl(Authentication *authentication, StringInfo output) {
   initStringInfo(&mechanisms);
   pg_be_scram_mech.get_mechanisms(authentication->port, &mechanisms);
   appendStringInfoChar(&mechanisms, '\0');  // ends the list
-  append_request(output, AUTH_REQ_SASL, mechanisms.data, mechanisms.len);
+  append_request(authentication, output, AUTH_REQ_SASL, mechanisms.data, mechanisms.len);
   authentication->expected = Expected::sasl_initial_response;
 }
 
@@ -213,7 +261,7 @@ void request_md5(Authentication *authentication, StringInfo output) {
     ereport(LOG, (errmsg("could not generate random MD5 salt")));
     fail_authentication(authentication, authentication->log_detail);
   }
-  append_request(output, AUTH_REQ_MD5, authentication->md5_salt, kMd5SaltLength);
+  append_request(authentication, output, AUTH_REQ_MD5, authentication->md5_salt, kMd5SaltLength);
   authentication->expected = Expected::md5_response;
 }
 
@@ -269,8 +317,6 @@ void require_client_certificate(const Authentication *authentication) {
   if (!authentication->port->peer_cert_valid)
     ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
                     errmsg("connection requires a valid client certificate")));
-  // Comparing the certificate's name with the role is not built yet.
-  if (authentication->rule.certificate == clientCertFull) refuse_method(authentication);
 }
 
 AuthenticationStatus start_method(Authentication *authentication, const RoleRow *role, StringInfo output) {
@@ -282,7 +328,7 @@ AuthenticationStatus start_method(Authentication *authentication, const RoleRow 
     case uaImplicitReject:
       refuse_unmatched(authentication);
     case uaTrust:
-      log_trust(authentication);
+    case uaCert:
       return succeed(authentication, output);
     case uaPeer:
       return authenticate_peer(authentication, output);
@@ -290,7 +336,7 @@ AuthenticationStatus start_method(Authentication *authentication, const RoleRow 
     case uaSCRAM:
       return request_challenge(authentication, role, output);
     case uaPassword:
-      append_request(output, AUTH_REQ_PASSWORD, nullptr, 0);
+      append_request(authentication, output, AUTH_REQ_PASSWORD, nullptr, 0);
       authentication->expected = Expected::password;
       return AuthenticationStatus::wants_message;
     default:
@@ -357,11 +403,11 @@ AuthenticationStatus check_sasl_response(Authentication *authentication, StringI
                                                &answer_length, &authentication->log_detail);
 
   if (result == PG_SASL_EXCHANGE_CONTINUE) {
-    if (answer != nullptr) append_request(output, AUTH_REQ_SASL_CONT, answer, answer_length);
+    if (answer != nullptr) append_request(authentication, output, AUTH_REQ_SASL_CONT, answer, answer_length);
     return AuthenticationStatus::wants_message;
   }
   if (result != PG_SASL_EXCHANGE_SUCCESS) fail_authentication(authentication, authentication->log_detail);
-  if (answer != nullptr) append_request(output, AUTH_REQ_SASL_FIN, answer, answer_length);
+  if (answer != nullptr) append_request(authentication, output, AUTH_REQ_SASL_FIN, answer, answer_length);
   return succeed_with_password(authentication, output);
 }
 
@@ -400,10 +446,10 @@ bool load_authentication_rules() {
   if (!map_loaded)
     ereport(LOG,
             (errmsg("the pooled port keeps its former user maps because \"%s\" could not be loaded", IdentFileName)));
-  return rules_loaded && map_loaded;
+  return rules_loaded;  // without maps those can come in who need none, as on the server's port
 }
 
-AuthenticationStatus begin_authentication(Port *port, MemoryContext context, StringInfo output,
+AuthenticationStatus begin_authentication(Port *port, MemoryContext context, StringInfo output, int *settled,
                                           Authentication **result) {
   const MemoryContext caller_context = MemoryContextSwitchTo(context);
 
@@ -411,6 +457,7 @@ AuthenticationStatus begin_authentication(Port *port, MemoryContext context, Str
   authentication->port = port;
   authentication->context = context;
   authentication->expected = Expected::nothing;
+  authentication->settled = settled;
   *result = authentication;
 
   // One look at the role serves the rules (groups) and the challenge (secret).
@@ -424,8 +471,10 @@ AuthenticationStatus begin_authentication(Port *port, MemoryContext context, Str
   return status;
 }
 
-AuthenticationStatus continue_authentication(Authentication *authentication, StringInfo message, StringInfo output) {
+AuthenticationStatus continue_authentication(Authentication *authentication, StringInfo message, StringInfo output,
+                                             int *settled) {
   const MemoryContext caller_context = MemoryContextSwitchTo(authentication->context);
+  authentication->settled = settled;
   const AuthenticationStatus status = process_message(authentication, message, output);
 
   MemoryContextSwitchTo(caller_context);

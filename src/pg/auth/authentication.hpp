@@ -14,9 +14,10 @@ extern "C" {
 
 namespace sluice::pg {
 
-// (Re)reads pg_hba.conf and pg_ident.conf.  False, with the reasons in the log,
-// if one of them could not be read or has an error: its former content stays in
-// force (at first: nobody gets in), the other one is taken over all the same.
+// (Re)reads pg_hba.conf and pg_ident.conf.  One that could not be read or has an
+// error is reported in the log, and its former content stays in force; the other
+// one is taken over all the same.  False if that is pg_hba.conf: at first, nobody
+// gets in then.
 // Call it when the dispatcher starts and on SIGHUP, outside a transaction (inside
 // one does no harm).
 bool load_authentication_rules();
@@ -33,18 +34,20 @@ enum class AuthenticationStatus {
 // The two steps append complete messages to `output`.  They run in a transaction
 // (read committed), each step in one of its own or not, and leave
 // CurrentMemoryContext as it was.  A client that fails raises ERROR with the
-// message and SQLSTATE of a direct connection, never FATAL; nothing that was
-// appended to `output` by the failing step needs to be sent.  After an ERROR the
-// exchange is over.
+// message and SQLSTATE of a direct connection, never FATAL; of `output` the first
+// `*settled` bytes are to be sent all the same: whole messages that the server, too,
+// would have sent before.  After an ERROR the exchange is over.
 //
 // `port` must stay valid until the end; user_name, database_name, raddr, sock,
-// ssl_in_use and gss are read.  Port::hba and Port::authn_id stay untouched.
-AuthenticationStatus begin_authentication(Port *port, MemoryContext context, StringInfo output,
+// ssl_in_use, ssl, peer_cn, peer_dn, peer_cert_valid and gss are read.  Port::hba
+// and Port::authn_id stay untouched.
+AuthenticationStatus begin_authentication(Port *port, MemoryContext context, StringInfo output, int *settled,
                                           Authentication **result);
 
 // `message` is the body of a 'p' message with the cursor at 0 and a NUL behind
 // the last byte.
-AuthenticationStatus continue_authentication(Authentication *authentication, StringInfo message, StringInfo output);
+AuthenticationStatus continue_authentication(Authentication *authentication, StringInfo message, StringInfo output,
+                                             int *settled);
 
 // The largest length word (itself included) of the message that is wanted now.  A
 // longer one must not be read.

@@ -103,7 +103,7 @@ AllowedLogin *place_of(const Port *port) {
 
 }  // namespace
 
-void authorize_login(const Port *port, LoginTarget *target) {
+void authorize_login(const Port *port, LoginTarget *target, CheckRoleLimits check_role_limits) {
   RoleRow role;
   DatabaseRow database;
 
@@ -113,19 +113,22 @@ void authorize_login(const Port *port, LoginTarget *target) {
   AllowedLogin *known = place_of(port);
   if (strcmp(known->user, port->user_name) == 0 && strcmp(known->database, port->database_name) == 0) {
     *target = known->target;
+    check_role_limits(*target);
     return;
   }
 
   require_login_role(port->user_name, &role);
-  require_usable_database(port->database_name, &database);
-  require_connect_privilege(&role, &database);
-
-  target->database = database.oid;
+  memset(target, 0, sizeof(*target));
   target->role = role.oid;
-  strlcpy(target->database_name, database.name, sizeof(target->database_name));
   strlcpy(target->role_name, role.name, sizeof(target->role_name));
   target->superuser = role.superuser;
   target->role_connection_limit = role.connection_limit;
+  check_role_limits(*target);
+
+  require_usable_database(port->database_name, &database);
+  require_connect_privilege(&role, &database);
+  target->database = database.oid;
+  strlcpy(target->database_name, database.name, sizeof(target->database_name));
   target->database_connection_limit = database.connection_limit;
   strlcpy(known->user, port->user_name, NAMEDATALEN);
   strlcpy(known->database, port->database_name, NAMEDATALEN);

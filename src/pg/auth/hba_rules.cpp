@@ -200,6 +200,7 @@ MatchedRule copy_rule(const HbaLine *rule, int host_name_line) {
   MatchedRule copy{};
   copy.method = rule->auth_method;
   copy.certificate = rule->clientcert;
+  copy.certificate_name = rule->clientcertname;
   copy.line_number = rule->linenumber;
   copy.host_name_line = host_name_line;
   copy.raw_line = pstrdup(rule->rawline);

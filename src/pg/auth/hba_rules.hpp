@@ -18,6 +18,7 @@ namespace sluice::pg {
 struct MatchedRule {
   UserAuth method;  // uaImplicitReject: no rule matched
   ClientCertMode certificate;
+  ClientCertName certificate_name;  // which of its names is compared
   int line_number;     // 0 if no rule matched
   int host_name_line;  // first rule that was passed over only because it names a host; 0 = none
   const char *raw_line;
