@@ -278,6 +278,68 @@ inline LocalPgBackendStatus *backend_status_entry(int number) {
 
 // ---------------------------------------------------------------- end of statistics of processes
 
+// ---------------------------------------------------------------- databases and roles that change
+//
+// 16 asks about all kinds of objects through one pair of functions, and words the
+// refusal to end somebody's session differently.  17 lets a worker start for a role
+// that may not log in.
+
+extern "C" {
+#include "catalog/pg_database.h"
+#include "catalog/pg_tablespace.h"
+#include "postmaster/bgworker.h"
+#include "utils/acl.h"
+}
+
+namespace sluice::pg {
+
+inline bool owns_database(Oid database, Oid role) {
+#if PG_VERSION_NUM >= 160000
+  return object_ownercheck(DatabaseRelationId, database, role);
+#else
+  return pg_database_ownercheck(database, role);
+#endif
+}
+
+inline bool may_create_in_tablespace(Oid tablespace, Oid role) {
+#if PG_VERSION_NUM >= 160000
+  return object_aclcheck(TableSpaceRelationId, tablespace, role, ACL_CREATE) == ACLCHECK_OK;
+#else
+  return pg_tablespace_aclcheck(tablespace, role, ACL_CREATE) == ACLCHECK_OK;
+#endif
+}
+
+// In the words of TerminateOtherDBBackends().
+inline void refuse_termination(bool of_superuser) {
+#if PG_VERSION_NUM >= 160000
+  ereport(ERROR,
+          (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("permission denied to terminate process"),
+           of_superuser
+               ? errdetail("Only roles with the %s attribute may terminate processes of roles with the %s attribute.",
+                           "SUPERUSER", "SUPERUSER")
+               : errdetail("Only roles with privileges of the role whose process is being terminated or with privileges "
+                           "of the \"%s\" role may terminate this process.",
+                           "pg_signal_backend")));
+#else
+  ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+                  of_superuser ? errmsg("must be a superuser to terminate superuser process")
+                               : errmsg("must be a member of the role whose process is being terminated or member of "
+                                        "pg_signal_backend")));
+#endif
+}
+
+// For a worker whose clients have all been let in before: a session of theirs on the
+// server's own port would not be asked again either.
+#if PG_VERSION_NUM >= 170000
+constexpr uint32 kStartsForEstablishedClients = BGWORKER_BYPASS_ALLOWCONN | BGWORKER_BYPASS_ROLELOGINCHECK;
+#else
+constexpr uint32 kStartsForEstablishedClients = BGWORKER_BYPASS_ALLOWCONN;
+#endif
+
+}  // namespace sluice::pg
+
+// ---------------------------------------------------------------- end of databases and roles that change
+
 // port.h turns these into macros; C++ headers included later must not see them.
 #undef printf
 #undef fprintf

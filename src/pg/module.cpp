@@ -14,8 +14,10 @@ PGDLLEXPORT void _PG_init(void);
 
 #include <cstdio>
 
+#include "core/auth/name_lookup.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/accept/tls_context.hpp"
+#include "pg/pool/database_drain.hpp"
 #include "pg/pool/role_settings.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
@@ -32,10 +34,11 @@ extern "C" void _PG_init(void) {
 
   // The user sets one number, not two.  MaxBackends is computed after the
   // preloaded libraries, so the server makes room for these workers.
-  max_worker_processes += setting_max_backends + setting_nested_reserve + 2;
+  max_worker_processes += setting_max_backends + setting_nested_reserve + 2 + static_cast<int>(sluice::kResolvers);
 
   request_shared_memory();
   install_role_settings_watch();
+  install_database_drain();
   keep_server_tls_context();
   register_dispatcher();
   register_statistician();

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 #
-# DROP DATABASE while pooled backends are attached to it.  The server counts them as users of the database: it waits
-# five seconds for them and then refuses.  sluice.retire_backends() clears the way, WITH (FORCE) too.
+# Statements that want a database for themselves.  Pooled backends without a client make way; an idle pooled client
+# stands in the way as a session does, or is ended by FORCE; nobody who may not drop the database disturbs anyone.
 
 use strict;
 use warnings;
@@ -10,39 +10,198 @@ use PoolTest;
 use SluiceTest;
 use Test::More;
 
-my $server = SluiceTest->new('main', conf => "sluice.max_pool_size = 2\n");
-$server->sql("CREATE DATABASE $_") foreach qw(one two three);
+my $server = SluiceTest->new('main', conf => <<'CONF');
+sluice.max_pool_size = 3
+max_prepared_transactions = 2
+CONF
+$server->sql($_) foreach 'CREATE ROLE owner CREATEDB LOGIN', 'CREATE ROLE other LOGIN', 'CREATE ROLE keeper LOGIN';
 
-# Idle backends, no client.
-is($server->pool_sql('SELECT current_database()', dbname => $_), $_, "there is a pool for database $_") foreach qw(one two three);
-ok(until_pool($server, 'clients = 0 AND total > 0', dbname => $_), "with backends but no clients ($_)") foreach qw(one two three);
+# A database, its pool with idle backends, and no clients.
+sub idle_pool
+{
+	my ($dbname, %option) = @_;
+	my $client = $server->pool_raw(dbname => $dbname, %option);
+	$client->sql('SELECT 1');
+	$client->close;
+	ok(until_pool($server, 'clients = 0 AND idle > 0', dbname => $dbname, %option), "$dbname has pooled backends but no clients");
+	return;
+}
 
-my ($code, undef, $errors) = $server->psql('DROP DATABASE one');
-isnt($code, 0, 'a database with pooled backends cannot be dropped');
-like($errors, qr/database "one" is being accessed by other users/, 'for the usual reason');
+sub backends_of
+{
+	my ($dbname) = @_;
+	return $server->sql("SELECT string_agg(pid::text, ',' ORDER BY pid) FROM sluice.backends WHERE database = '$dbname'");
+}
 
-cmp_ok($server->sql("SELECT sluice.retire_backends('one')"), '>=', 1, 'its backends are told to leave');
-($code, undef, $errors) = $server->psql('DROP DATABASE one');
-is($code, 0, 'then it can') or diag($errors);
+# Code, primary message and detail of what psql was told.
+sub told
+{
+	my ($sql, %option) = @_;
+	my $client = $server->raw(%option);
+	ask($client, $sql);
+	my $answer = outcome($client);
+	$client->close;
+	return 'done' unless ref $answer;
+	return join ' | ', map { defined $_ ? $_ : '-' } @$answer{ 'S', 'C', 'M', 'D' };
+}
 
-($code, undef, $errors) = $server->psql('DROP DATABASE two WITH (FORCE)');
-is($code, 0, 'WITH (FORCE) ends the backends by itself') or diag($errors);
+my $busy = 'is being accessed by other users | There is 1 pooled client using the database.';
 
-# A client that is idle has no backend: it does not stand in the way, and learns of it with its next query.
-my $client = $server->pool_raw(dbname => 'three');
-$client->sql('SELECT 1');
-$server->sql("SELECT sluice.retire_backends('three')");
-($code, undef, $errors) = $server->psql('DROP DATABASE three');
-is($code, 0, 'a database whose pool has idle clients only can be dropped') or diag($errors);
-ask($client, 'SELECT 2');
-my $error = outcome($client);
-is($error->{C}, '3D000', 'such a client is told with its next query');
-ok($client->at_end_of_stream, 'and disconnected');
+# --- backends without clients
+{
+	my $directory = $server->node->basedir . '/elsewhere';
+	mkdir $directory;
+	$server->sql("SET allow_in_place_tablespaces = on; CREATE TABLESPACE elsewhere LOCATION ''");
+	$server->sql('CREATE DATABASE one');
+	idle_pool('one');
+	is(told('CREATE DATABASE copy TEMPLATE one'), 'done', 'it can be a template');
+	idle_pool('one');
+	is(told('ALTER DATABASE one SET TABLESPACE elsewhere'), 'done', 'its tablespace can be changed');
+	is($server->pool_sql('SELECT current_database()', dbname => 'one'), 'one', 'it is served there');
+	idle_pool('one');
+	is(told('ALTER DATABASE one RENAME TO uno'), 'done', 'it can be renamed');
+	is($server->pool_sql('SELECT current_database()', dbname => 'uno'), 'uno', 'it is served under its new name');
+	idle_pool('uno');
+	is(told('DROP DATABASE uno'), 'done', 'it can be dropped');
+	ok($server->wait_until("SELECT count(*) = 0 FROM sluice.pools WHERE database IN ('one', 'uno')"), 'its pool is released');
+	idle_pool('copy');
+	my $rename = $server->raw;
+	$rename->sql('BEGIN');
+	$rename->sql('ALTER DATABASE copy RENAME TO copia');
+	$rename->sql('ROLLBACK');
+	is($server->pool_sql('SELECT current_database()', dbname => 'copy'), 'copy', 'after a rename that is rolled back all is as it was');
+	idle_pool('copy');
+	my $pooled = $server->pool_raw;
+	$pooled->sql('DROP DATABASE copy');
+	is($server->sql("SELECT count(*) FROM pg_database WHERE datname = 'copy'"), '0', 'a pooled session can drop it');
+	$pooled->close;
+}
 
-($code, undef, $errors) = $server->pool_psql('SELECT 1', dbname => 'three');
-like($errors, qr/FATAL:  database "three" does not exist/, 'a new client is refused as on a direct connection');
+# --- an idle pooled client, with and without a backend that lingers on it
+$server->sql('CREATE DATABASE two');
+foreach my $transactions (1, 3)
+{
+	my $client = $server->pool_raw(dbname => 'two');
+	$client->sql('SELECT 1') foreach 1 .. $transactions;
+	my $before = backends_of('two');
+	is(told('DROP DATABASE two'), "ERROR | 55006 | database \"two\" $busy", "an idle client keeps its database ($transactions)");
+	is(told('ALTER DATABASE two RENAME TO due'), "ERROR | 55006 | database \"two\" $busy", 'it cannot be renamed');
+	is(told('ALTER DATABASE two SET TABLESPACE elsewhere'), "ERROR | 55006 | database \"two\" $busy", 'nor moved');
+	is(told('CREATE DATABASE copy TEMPLATE two'), "ERROR | 55006 | source database \"two\" $busy", 'nor copied');
+	my $direct = $server->raw(dbname => 'two');
+	is(told('DROP DATABASE two'), 'ERROR | 55006 | database "two" is being accessed by other users | '
+		  . 'There are 1 pooled client(s) and 1 other session(s) using the database.', 'sessions of both kinds are counted');
+	$direct->close;
+	is($client->sql('SELECT 2'), '2', 'the client goes on');
+	is(backends_of('two'), $before, 'with the backends there were');
+	$client->close;
+}
+
+# --- where the statement is refused for another reason nobody is disturbed
+{
+	my $client = $server->pool_raw(dbname => 'two');
+	$client->sql('SELECT 1');
+	my $before = backends_of('two');
+	like(told('DROP DATABASE two', user => 'other'), qr/^ERROR \| 42501 \| must be owner of database two/, 'a role that may not drop it');
+	like(told('DROP DATABASE two WITH (FORCE)', user => 'other'), qr/^ERROR \| 42501 \| must be owner/, 'nor with force');
+	like(told('ALTER DATABASE two RENAME TO due', user => 'other'), qr/^ERROR \| 42501 \| must be owner/, 'nor rename it');
+	like(told('ALTER DATABASE two SET TABLESPACE elsewhere', user => 'other'), qr/^ERROR \| 42501 \| must be owner/, 'nor move it');
+	like(told('CREATE DATABASE copy TEMPLATE two', user => 'owner'), qr/^ERROR \| 42501 \| permission denied to copy/, 'nor copy it');
+	like(told('CREATE DATABASE two TEMPLATE two'), qr/^ERROR \| 42P04/, 'a copy of a name that is taken');
+	like(told('ALTER DATABASE two RENAME TO postgres'), qr/^ERROR \| 42P04/, 'a new name that is taken');
+	like(told('ALTER DATABASE two SET TABLESPACE nowhere'), qr/^ERROR \| 42704/, 'a tablespace that does not exist');
+	like(told('BEGIN; DROP DATABASE two'), qr/^ERROR \| 25001/, 'a transaction block');
+	like(told('SET default_transaction_read_only = on; DROP DATABASE two'), qr/^ERROR \| 25001/, 'an implicit one');
+	like(told('DROP DATABASE two WITH (FORCE)', dbname => 'two'), qr/^ERROR \| 55006 \| cannot drop the currently open/, 'its own session');
+	$server->sql('ALTER DATABASE two IS_TEMPLATE true');
+	like(told('DROP DATABASE two WITH (FORCE)'), qr/^ERROR \| 42809 \| cannot drop a template database/, 'a template');
+	$server->sql('ALTER DATABASE two IS_TEMPLATE false');
+	is(told('DROP DATABASE IF EXISTS nosuch'), 'done', 'one that does not exist');
+	is($client->sql('SELECT 2'), '2', 'the client goes on');
+	is(backends_of('two'), $before, 'with the backends there were');
+
+	# Prepared transactions keep FORCE away.
+	$server->sql("BEGIN; CREATE TABLE t (); PREPARE TRANSACTION 'p'", dbname => 'two');
+	like(told('DROP DATABASE two WITH (FORCE)'), qr/^ERROR \| 55006 \| database "two" is being used by prepared transactions/, 'a prepared transaction');
+	is($client->sql('SELECT 2'), '2', 'the client goes on');
+	is(backends_of('two'), $before, 'with the backends there were');
+	$server->sql("ROLLBACK PREPARED 'p'", dbname => 'two');
+	$client->close;
+}
+
+# --- FORCE
+sub ended
+{
+	my ($client, $name) = @_;
+	my ($error) = map { RawClient::error_fields($_) } grep { $_->{type} eq 'E' } $client->read_until('');
+	is(join(' | ', map { defined $_ ? $_ : '-' } @{ $error || {} }{ 'S', 'C', 'M' }),
+		'FATAL | 57P01 | terminating connection due to administrator command', $name);
+	return;
+}
+
+foreach my $port ('direct', 'pooled')
+{
+	$server->sql('CREATE DATABASE three');
+	my ($idle, $lingering, $thinking, $working) = map { $server->pool_raw(dbname => 'three') } 1 .. 4;
+	$idle->sql('SELECT 1');
+	$thinking->sql('BEGIN');
+	ask($working, 'SELECT pg_sleep(1000)');
+	ok(until_pool($server, 'active = 1 AND in_transaction = 1', dbname => 'three'), 'clients of all kinds');
+	$lingering->sql('SELECT 1') foreach 1 .. 3;
+	my $client = $port eq 'direct' ? $server->raw : $server->pool_raw;
+	$client->sql('DROP DATABASE three WITH (FORCE)');
+	ended($idle, "WITH (FORCE) on the $port port ends an idle client");
+	ended($lingering, 'one with a backend beside it');
+	ended($thinking, 'one inside a transaction');
+	ended($working, 'one that works');
+	$client->close;
+	my (undef, undef, $errors) = $server->pool_psql('SELECT 1', dbname => 'three');
+	like($errors, qr/FATAL:  database "three" does not exist/, 'a new client is refused as on a direct connection');
+	ok($server->wait_until("SELECT count(*) = 0 FROM sluice.pools WHERE database = 'three'"), 'the pool is released');
+	is($server->sql("SELECT count(*) FROM sluice.clients WHERE database = 'three'"), '0', 'nothing is left of its clients');
+}
+
+# Whose sessions an owner may end.
+$server->sql('CREATE DATABASE his OWNER owner');
+{
+	my %said;
+	foreach my $port ('raw', 'pool_raw')
+	{
+		foreach my $user (own_name(), 'keeper', 'owner')
+		{
+			my $client = $server->$port(dbname => 'his', user => $user);
+			$client->sql('SELECT 1');
+			$said{$port} .= told('DROP DATABASE his WITH (FORCE)', user => 'owner') . "\n";
+			ask($client, 'SELECT 2');
+			my $answer = outcome($client);
+			$said{$port} .= (ref $answer ? "ended $answer->{C}" : $answer) . "\n";
+			$client->close unless ref $answer;
+			$server->wait_until("SELECT count(*) = 0 FROM sluice.clients WHERE database = 'his'");
+		}
+		like($said{$port}, qr/^ERROR.*\n2\nERROR.*\n2\ndone\nended/, 'the owner ends his own sessions only');
+		ok($server->wait_until("SELECT count(*) = 0 FROM sluice.pools WHERE database = 'his'"), 'the pools are released');
+		$server->sql('CREATE DATABASE his OWNER owner');
+	}
+	is($said{pool_raw}, $said{raw}, 'on the pooled port as on the direct one');
+	idle_pool('his');
+	is(told('DROP DATABASE his WITH (FORCE)', user => 'owner'), 'done', "a superuser's backend without a client is nobody's session");
+}
+
+# --- a new database of the same name is a new pool
 $server->sql('CREATE DATABASE three');
 is($server->pool_sql('SELECT current_database()', dbname => 'three'), 'three', 'a new database of that name is served');
+
+# --- a minimum does not bring backends back while the statement waits
+{
+	my $client = $server->pool_raw(dbname => 'three');
+	$client->sql('ALTER ROLE ' . own_name() . " IN DATABASE three SET sluice.min_pool_size = 2");
+	$client->close;
+	$client = $server->pool_raw(dbname => 'three');
+	$client->sql('SELECT 1');
+	ok(until_pool($server, 'idle >= 2', dbname => 'three'), 'a pool keeps two backends');
+	$client->close;
+	is(told('DROP DATABASE three'), 'done', 'and makes way when its client has left');
+}
 
 $server->stop;
 done_testing();

@@ -391,10 +391,32 @@ void pinned_clients_stop_growth_only_at_the_servers_maximum(void **) {
   assert_int_equal(pool.served, 0);
 }
 
+// A minimum that cannot be kept is no reason to try every second for ever.
+void a_minimum_that_nobody_waits_for_is_retried_later_after_each_failure(void **) {
+  PoolLoad pool = busy_pool();
+  pool.waiting = 0;
+  pool.backends = 0;
+  pool.min_size = 1;
+  pool.minimum_retry_after_us = pool.now_us + 1;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::starts_failing);
+  pool.waiting = 1;
+  assert_start(decide_growth(pool, kRoomyServer), GrowthReason::first_backend);
+  pool.waiting = 0;
+  pool.now_us++;
+  assert_start(decide_growth(pool, kRoomyServer), GrowthReason::below_minimum);
+
+  assert_int_equal(sluice::minimum_retry_us(1), kSecondUs);
+  assert_int_equal(sluice::minimum_retry_us(2), 2 * kSecondUs);
+  assert_int_equal(sluice::minimum_retry_us(5), 16 * kSecondUs);
+  assert_int_equal(sluice::minimum_retry_us(7), kMinuteUs);
+  assert_int_equal(sluice::minimum_retry_us(std::numeric_limits<int>::max()), kMinuteUs);
+}
+
 }  // namespace
 
 int main() {
   const CMUnitTest tests[] = {
+      cmocka_unit_test(a_minimum_that_nobody_waits_for_is_retried_later_after_each_failure),
       cmocka_unit_test(governor_starts_a_backend_when_clients_wait),
       cmocka_unit_test(governor_starts_the_first_backend_of_a_pool),
       cmocka_unit_test(governor_starts_nothing_when_nobody_waits),

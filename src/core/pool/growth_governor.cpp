@@ -64,7 +64,7 @@ GrowthDecision decide_growth(const PoolLoad &pool, const ServerLoad &server) noe
   if (pool_is_full && !reserve_is_open) {
     return {false, false, GrowthReason::pool_is_full};
   }
-  if (pool.now_us < pool.retry_after_us) {
+  if (pool.now_us < pool.retry_after_us || (!clients_wait && pool.now_us < pool.minimum_retry_after_us)) {
     return {false, false, GrowthReason::starts_failing};
   }
   if (reserve_is_open && (pool_is_full || server.backends >= server.max_backends)) {
@@ -77,6 +77,12 @@ GrowthDecision decide_growth(const PoolLoad &pool, const ServerLoad &server) noe
     return {true, false, GrowthReason::below_minimum};
   }
   return {true, false, pool.backends <= 0 ? GrowthReason::first_backend : GrowthReason::clients_wait};
+}
+
+std::int64_t minimum_retry_us(int failed_starts) noexcept {
+  std::int64_t delay_us = kStartRetryUs;
+  for (int i = 1; i < failed_starts && delay_us < kLongestStartRetryUs; i++) delay_us *= 2;
+  return delay_us < kLongestStartRetryUs ? delay_us : kLongestStartRetryUs;
 }
 
 const char *describe(RetireReason reason) noexcept {
@@ -99,6 +105,10 @@ const char *describe(RetireReason reason) noexcept {
       return "reserve is no longer needed";
     case RetireReason::shutdown:
       return "shutdown";
+    case RetireReason::database_wanted:
+      return "its database was wanted by a statement";
+    case RetireReason::pool_released:
+      return "its pool was released";
   }
   return "unknown reason";
 }

@@ -57,6 +57,7 @@ struct PoolLoad {
   int clients = 0;   // authenticated clients of this pool
   std::int64_t now_us = 0;
   std::int64_t retry_after_us = 0;  // after a failed start: none before this time; 0 = the last one succeeded
+  std::int64_t minimum_retry_after_us = 0;  // the same, if nobody waits; later after each failure
 };
 
 struct ServerLoad {
@@ -70,6 +71,13 @@ struct GrowthDecision {
   bool make_room = false;  // ask another pool to give way; decide again when it has
   GrowthReason reason = GrowthReason::none;
 };
+
+// How long after the last of so many failed starts, one after the other, none is
+// made: for clients that wait a second, so that they are soon told; for a minimum
+// that nobody waits for twice as long each time, up to a minute.
+constexpr std::int64_t kStartRetryUs = 1'000'000;
+constexpr std::int64_t kLongestStartRetryUs = 60'000'000;
+std::int64_t minimum_retry_us(int failed_starts) noexcept;
 
 // To be asked before each single start.  A minimum alone never makes room: two
 // pools could take the same backend from each other for ever.
@@ -88,6 +96,8 @@ enum class RetireReason : std::uint32_t {
   changed_defaults,  // of its role or database, since it started
   reserve,        // was started beyond the maximum for clients that waited for themselves
   shutdown,
+  database_wanted,  // by a statement that nobody else may use it during
+  pool_released,  // its database or its role is gone, or another pool needed the slot
 };
 
 const char *describe(RetireReason reason) noexcept;

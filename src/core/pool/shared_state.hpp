@@ -32,6 +32,7 @@
 #include <type_traits>
 
 #include "core/accept/tls_facts.hpp"
+#include "core/auth/name_lookup.hpp"
 #include "core/pool/wait_queue.hpp"
 #include "core/session/pin.hpp"
 #include "core/stats/application_table.hpp"
@@ -357,6 +358,13 @@ struct alignas(kCacheLine) BackendSlot {
 };
 static_assert(std::is_standard_layout_v<BackendSlot> && std::is_trivially_destructible_v<BackendSlot>);
 
+// What the dispatcher tells a backend that it asks the postmaster for.
+struct BackendOrder {
+  std::uint32_t generation;  // of its slot
+  bool for_established;      // the pool has clients that have been let in before
+};
+static_assert(std::is_trivially_copyable_v<BackendOrder>);
+
 // ---------------------------------------------------------------- sizing inputs
 
 // What the statistician found out about the machine.  Written by it alone,
@@ -386,6 +394,10 @@ struct alignas(kCacheLine) SharedHeader {
   std::uint32_t descriptor_base;  // client slot i has descriptor base + i in every process
   std::atomic<std::int32_t> dispatcher_pid;
   std::atomic<std::uint32_t> dispatcher_epoch;  // grows each time a dispatcher starts
+  // Asks the dispatcher to look at all clients at once: raise it, then SIGUSR2.  It
+  // has done so, and let in whom it was about to, when `looks` has caught up.
+  std::atomic<std::uint32_t> look_requests;
+  std::atomic<std::uint32_t> looks;
   std::atomic<std::int32_t> statistician_pid;
   std::atomic<std::int32_t> port;               // listening; 0 = not
   std::atomic<std::int32_t> clients;            // slots in use
@@ -428,6 +440,7 @@ struct SharedState {
   ApplicationSlot *applications = nullptr;  // [header->max_applications]
   ErrorTable *errors = nullptr;
   EventLog *events = nullptr;
+  NameBoard *names = nullptr;
   TlsFacts *tls = nullptr;       // [header->max_clients], of clients with kClientTls
   std::byte *history = nullptr;  // [header->max_pools] times history_ring_bytes(header->history_seconds), maybe 0
 
@@ -436,11 +449,14 @@ struct SharedState {
   }
 };
 
+// What follows it is aligned as it is.
+constexpr std::size_t kNameBoardBytes = (sizeof(NameBoard) + kCacheLine - 1) / kCacheLine * kCacheLine;
+
 constexpr std::size_t shared_state_bytes(const SharedSizes &sizes) noexcept {
   return sizeof(SharedHeader) + sizes.clients * sizeof(ClientSlot) + sizes.backends * sizeof(BackendSlot) +
          sizes.pools * sizeof(PoolSlot) + sizes.backends * sizeof(LeaseStatistics) +
          sizes.applications * sizeof(ApplicationSlot) + sizeof(ErrorTable) + event_log_bytes(sizes.events) +
-         sizes.clients * sizeof(TlsFacts) + sizes.pools * history_ring_bytes(sizes.history_seconds) + kCacheLine;
+         kNameBoardBytes + sizes.clients * sizeof(TlsFacts) + sizes.pools * history_ring_bytes(sizes.history_seconds) + kCacheLine;
 }
 
 // Lays the parts out in `memory` (aligned to kCacheLine, shared_state_bytes()
@@ -461,6 +477,7 @@ inline SharedState lay_out(void *memory, const SharedSizes &sizes) noexcept {
   state.applications = reinterpret_cast<ApplicationSlot *>(take(sizes.applications * sizeof(ApplicationSlot)));
   state.errors = reinterpret_cast<ErrorTable *>(take(sizeof(ErrorTable)));
   state.events = reinterpret_cast<EventLog *>(take(event_log_bytes(sizes.events)));
+  state.names = reinterpret_cast<NameBoard *>(take(kNameBoardBytes));
   state.tls = reinterpret_cast<TlsFacts *>(take(sizes.clients * sizeof(TlsFacts)));
   state.history = take(sizes.pools * history_ring_bytes(sizes.history_seconds));
   return state;

@@ -6,8 +6,8 @@
 // client (for input while it logs in, afterwards only for the end of its
 // stream).  Signals are blocked but for the wait itself (epoll_pwait), so that
 // none is lost between looking and sleeping: SIGHUP reloads, SIGTERM ends,
-// SIGUSR1 is the postmaster's news about workers, SIGUSR2 a backend's or a SQL
-// function's request to look around.
+// SIGUSR1 is the postmaster's news about workers, SIGUSR2 a backend's, a resolver's
+// or a SQL function's request to look around.
 
 #include "pg/compat.hpp"
 
@@ -47,6 +47,7 @@ PGDLLEXPORT void sluice_dispatcher_main(Datum arg);
 #include "pg/accept/tls_context.hpp"
 #include "pg/accept/tls_relay.hpp"
 #include "pg/auth/authentication.hpp"
+#include "pg/auth/name_board.hpp"
 #include "pg/error_response.hpp"
 #include "pg/pool/control_channel.hpp"
 #include "pg/pool/descriptor_pull.hpp"
@@ -136,6 +137,7 @@ static void start_up() {
   open_pool_keeper(dispatcher.epoll);
   open_relays(dispatcher.epoll, client_descriptor(client_capacity()));
   open_logins();
+  open_name_board();
   load_tls_context(true);
   if (!load_authentication_rules()) ereport(FATAL, (errmsg("could not load pg_hba.conf for pooled clients")));
 
@@ -172,6 +174,7 @@ static void resume_accepting(std::int64_t now_us) {
 // others waiting.
 constexpr int kAcceptBatch = 32;
 constexpr std::int64_t kAcceptPauseUs = 100000;
+constexpr std::int64_t kAdmissionRetryUs = 10000;
 
 static void accept_clients(int listener) {
   for (int i = 0; i < kAcceptBatch; i++) {
@@ -320,6 +323,7 @@ static int choose_timeout_ms(std::int64_t now_us) {
   const std::int64_t login_us = expire_logins(now_us);
   std::int64_t sleep_us = pool_keeper_sleep_us();
   if (login_us >= 0 && login_us < sleep_us) sleep_us = login_us;
+  if (retry_admissions() && sleep_us > kAdmissionRetryUs) sleep_us = kAdmissionRetryUs;
   const std::int64_t relay_us = expire_relays(now_us);
   if (relay_us >= 0 && relay_us < sleep_us) sleep_us = relay_us;
   if (relays_have_more()) return 0;
@@ -344,6 +348,7 @@ extern "C" void sluice_dispatcher_main(Datum) {
     const std::int64_t now_us = monotonic_us();
     keep_pools(now_us);
     resume_accepting(now_us);
+    continue_parked_logins(now_us);
     const int timeout_ms = choose_timeout_ms(now_us);
 
     PG_SETMASK(&BlockSig);

@@ -43,6 +43,7 @@ extern "C" {
 #include "pg/accept/tls_session.hpp"
 #include "pg/auth/authentication.hpp"
 #include "pg/auth/authorization.hpp"
+#include "pg/auth/name_board.hpp"
 #include "pg/error_response.hpp"
 #include "pg/pool/pool_keeper.hpp"
 #include "pg/pool/quick_greeting.hpp"
@@ -53,7 +54,13 @@ extern "C" {
 
 namespace sluice::pg {
 
-enum class LoginStage { startup, handshake, authentication };
+enum class LoginStage {
+  startup,
+  handshake,
+  name,  // parked until more is known of the client's host name
+  authentication,
+  admission,  // authenticated, and waits for a pool's slot to become free
+};
 
 struct Login {
   Login *next, *previous;  // all logins, oldest first: that is also the order of deadlines
@@ -61,6 +68,7 @@ struct Login {
   MemoryContext context;  // holds this struct and all it points to
   LoginStage stage;
   bool watched;  // in the dispatcher's epoll set
+  bool rests;    // and there for nothing but the end of its stream
   std::int64_t deadline_us;
   bool ssl_asked, gss_asked;
   bool waits_for_output;      // of the handshake
@@ -73,6 +81,7 @@ struct Login {
   StringInfoData output;  // what the step has to say
   int output_settled;     // of it, bytes that are sent even if the step fails
   Authentication *authentication;
+  NameWait name_wait;  // while parked
   StartupPacket packet;  // points into the bytes of `input` it was read from
   std::uint32_t pool;    // once admitted
 };
@@ -80,6 +89,8 @@ struct Login {
 static Login **logins = nullptr;  // [client slot]
 static Login *oldest_login = nullptr;
 static Login *latest_login = nullptr;
+static int parked_logins = 0;
+static bool logins_wait_for_pool = false;  // some may be in the stage of admission
 
 void open_logins() {
   logins = static_cast<Login **>(MemoryContextAllocZero(
@@ -97,6 +108,8 @@ static void link_login(Login *login) {
 
 static void end_login(Login *login) {
   if (login->relay != kNoIndex) release_relay(login->relay);
+  if (login->stage == LoginStage::name) parked_logins--;
+  end_name_wait(&login->name_wait);
   logins[login->client.slot] = nullptr;
   (login->previous != nullptr ? login->previous->next : oldest_login) = login->next;
   (login->next != nullptr ? login->next->previous : latest_login) = login->previous;
@@ -312,7 +325,7 @@ static std::uint32_t draw_cancel_key() {
 }
 
 // Everything that can be refused.  Runs in a transaction, in the login's context;
-// fills the slot and returns the pool.
+// fills the slot and returns the pool; kNoIndex if it has to be asked again soon.
 static std::uint32_t admit(Login *login) {
   LoginTarget target;
   StringInfoData settings;
@@ -320,6 +333,14 @@ static std::uint32_t admit(Login *login) {
 
   authorize_login(&login->port, &target, check_role_limits);
   check_database_limits(target);
+  const std::uint32_t pool =
+      find_or_create_pool(target.database, target.role, target.database_name, target.role_name);
+  if (pool == kNoIndex && pool_slot_is_coming()) return kNoIndex;  // nothing has been stored yet
+  if (pool == kNoIndex)
+    ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+                    errmsg("too many pools: database \"%s\" and role \"%s\" would need another one",
+                           target.database_name, target.role_name),
+                    errhint("You may need to increase \"%s\".", "sluice.max_pools")));
   initStringInfo(&settings);
   collect_startup_settings(login, &settings);
   if (settings.len > 0 &&
@@ -336,13 +357,6 @@ static std::uint32_t admit(Login *login) {
   slot.cancel_key.store(draw_cancel_key());
   slot.cancel_pid.store(client_cancel_number(login->client));
 
-  const std::uint32_t pool =
-      find_or_create_pool(target.database, target.role, target.database_name, target.role_name);
-  if (pool == kNoIndex)
-    ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-                    errmsg("too many pools: database \"%s\" and role \"%s\" would need another one",
-                           target.database_name, target.role_name),
-                    errhint("You may need to increase \"%s\".", "sluice.max_pools")));
   pool_learns_superuser(pool, target.superuser);
   pool_learns_changed_settings(pool);
   return pool;
@@ -388,8 +402,12 @@ static void enter_pool(Login *login, bool greeted) {
 // AuthenticationOk: the backend that greets the client sends it together with
 // the rest, so that the client is woken once.
 constexpr int kAuthenticationOkBytes = 9;
-constexpr int kStartupPacket = -1;  // in the place of a message's type: the packet that has none
-constexpr int kUnreadable = -2;     // a message that is cut short, or of an impossible length
+// In the place of a message's type:
+constexpr int kStartupPacket = -1;  // the packet that has none
+constexpr int kNameAnswer = -2;     // no packet: more is known of the client's host name
+constexpr int kNoNameAnswer = -3;   // no packet: nobody can look up the client's host name
+constexpr int kUnreadable = -4;     // a message that is cut short, or of an impossible length
+constexpr int kAdmission = -5;      // no packet: another attempt to enter a pool
 
 static bool flush_output(Login *login, bool without_authentication_ok) {
   const int length = login->output.len - (without_authentication_ok ? kAuthenticationOkBytes : 0);
@@ -400,28 +418,35 @@ static bool flush_output(Login *login, bool without_authentication_ok) {
 }
 
 // Runs one step inside a transaction.  `message` is null for the start-up packet
-// and for a message of a type that cannot be one.  True when the client has been
-// authenticated and admitted to a pool.
-static bool run_step(Login *login, int type, StringInfo message) {
-  AuthenticationStatus status;
+// and for a message of a type that cannot be one.  `succeeded` when the client has
+// been authenticated and admitted to a pool.
+static AuthenticationStatus run_step(Login *login, int type, StringInfo message) {
+  AuthenticationStatus status = AuthenticationStatus::succeeded;
 
   StartTransactionCommand();
   // As at the start of a backend: during recovery nothing higher is allowed.
   XactIsoLevel = XACT_READ_COMMITTED;
   MemoryContextSwitchTo(login->context);
-  if (type == kStartupPacket) {
+  if (type == kAdmission) {
+    login->pool = admit(login);
+  } else if (type == kStartupPacket) {
     accept_startup_packet(login);
     login->output_settled = login->output.len;
     status = begin_authentication(&login->port, login->context, &login->output, &login->output_settled,
                                   &login->authentication);
   } else if (type == kUnreadable) {
     refuse_unreadable_message(login->authentication);
+  } else if (type == kNameAnswer) {
+    status = begin_authentication(&login->port, login->context, &login->output, &login->output_settled,
+                                  &login->authentication);
+  } else if (type == kNoNameAnswer) {
+    refuse_without_name();
   } else if (message == nullptr) {
     refuse_message_type(login->authentication, type);
   } else {
     status = continue_authentication(login->authentication, message, &login->output, &login->output_settled);
   }
-  if (status == AuthenticationStatus::succeeded) {
+  if (type != kAdmission && status == AuthenticationStatus::succeeded) {
     // A client that proved who it is hears so, even if it may not come in.
     login->output_settled = login->output.len;
     log_authorized(login);  // where the server logs it, too
@@ -429,17 +454,36 @@ static bool run_step(Login *login, int type, StringInfo message) {
   }
   CommitTransactionCommand();
   MemoryContextSwitchTo(login->context);
-  return status == AuthenticationStatus::succeeded;
+  return status;
+}
+
+// The next stage of a login that goes on.  One that needs the client's host name is
+// parked: it reads nothing, and only a hang-up is reported.
+static void change_stage(Login *login, LoginStage stage) {
+  const LoginStage former = login->stage;
+
+  login->stage = stage;
+  if (stage == LoginStage::name) {
+    if (former != LoginStage::name) {
+      parked_logins++;
+      watch_for_hangup(login->client, !login->watched);
+      login->watched = true;
+    }
+    (void)look_up_client_name(&login->name_wait, &login->port, login->context);  // asks; there is no answer yet
+  } else if (former == LoginStage::name) {
+    parked_logins--;
+    watch_for_output(login->client, false);  // for input, that is
+  }
 }
 
 static void step(Login *login, int type, StringInfo message) {
   ErrorData *volatile error = nullptr;
-  volatile bool admitted = false;
+  volatile AuthenticationStatus status = AuthenticationStatus::wants_message;
 
   MyProcPort = &login->port;
   PG_TRY();
   {
-    admitted = run_step(login, type, message);
+    status = run_step(login, type, message);
   }
   PG_CATCH();
   {
@@ -451,10 +495,14 @@ static void step(Login *login, int type, StringInfo message) {
   }
   PG_END_TRY();
 
-  const bool greeted =
-      error == nullptr && admitted && append_greeting(login->pool, login->client, &login->output);
+  const bool authenticated = error == nullptr && status == AuthenticationStatus::succeeded;
+  const bool admitted = authenticated && login->pool != kNoIndex;
+  const bool greeted = admitted && append_greeting(login->pool, login->client, &login->output);
   if (error != nullptr) {
     refuse_login(login, error);
+  } else if (authenticated && !admitted) {
+    logins_wait_for_pool = true;  // and so does AuthenticationOk
+    change_stage(login, LoginStage::admission);
   } else if (!flush_output(login, admitted && !greeted)) {
     abandon_login(login);
   } else if (admitted) {
@@ -462,7 +510,7 @@ static void step(Login *login, int type, StringInfo message) {
   } else {
     // The start-up packet is still pointed into: the next message gets a buffer of its own.
     if (login->stage == LoginStage::startup) initStringInfo(&login->input);
-    login->stage = LoginStage::authentication;
+    change_stage(login, status == AuthenticationStatus::wants_name ? LoginStage::name : LoginStage::authentication);
     login->wanted = kMessageHeaderBytes;
     resetStringInfo(&login->input);
   }
@@ -661,12 +709,49 @@ static void login_lost(Login *login) {
   abandon_login(login);
 }
 
+// A client that has left while its login was parked.  One that has sent something
+// before that gets its answer.
+static void end_parked_if_gone(Login *login) {
+  char first;
+  const ssize_t got = recv(login->port.sock, &first, 1, MSG_PEEK | MSG_DONTWAIT);
+  if (got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) login_lost(login);
+}
+
+static void step_parked_logins(int type, bool answered_only) {
+  Login *next;
+  for (Login *login = oldest_login; login != nullptr; login = next) {
+    next = login->next;
+    if (login->stage != LoginStage::name) continue;
+    if (answered_only && !look_up_client_name(&login->name_wait, &login->port, login->context)) continue;
+    const ClientRef client = login->client;
+    step(login, type, nullptr);
+    // What has come meanwhile may have been decrypted already, and the socket be empty.
+    continue_login(client);
+  }
+}
+
+void continue_parked_logins(std::int64_t now_us) {
+  if (parked_logins == 0) return;
+  while (name_board_has_news()) step_parked_logins(kNameAnswer, true);
+  if (!staff_resolvers(now_us)) step_parked_logins(kNoNameAnswer, false);
+}
+
 void continue_login(ClientRef client) {
   for (;;) {
     Login *login = logins[client.slot];
     if (login == nullptr || login->client.generation != client.generation) return;
+    if (login->stage == LoginStage::admission) {
+      // What it sends is for the backend; whether it hangs up matters once it has a pool.
+      if (login->watched && !login->rests) watch_for_hangup(client, false);
+      login->rests = login->watched;
+      return;
+    }
     if (!login->looked_for_handshake && !look_for_handshake(login)) return;
     if (login->stage == LoginStage::handshake && !shake_hands(login)) return;
+    if (login->stage == LoginStage::name) {
+      end_parked_if_gone(login);
+      return;
+    }
     while (login->input.len < login->wanted) {
       const int missing = login->wanted - login->input.len;
       enlargeStringInfo(&login->input, missing);
@@ -740,12 +825,22 @@ void begin_login(int descriptor, const SockAddr &peer) {
   // a method that asks no questions the client need not be watched at all.
   continue_login(client);
   if (logins[client.slot] != login || login->client.generation != client.generation) return;
-  login->watched = watch_for_input(client);
+  if (!login->watched) login->watched = watch_for_input(client);
   if (!login->watched) {
     abandon_login(login);
     return;
   }
   if (login->waits_for_output) watch_for_output(client, true);
+}
+
+bool retry_admissions() {
+  if (!logins_wait_for_pool) return false;
+  logins_wait_for_pool = false;
+  for (Login *login = oldest_login, *next; login != nullptr; login = next) {
+    next = login->next;
+    if (login->stage == LoginStage::admission) step(login, kAdmission, nullptr);
+  }
+  return logins_wait_for_pool;
 }
 
 std::int64_t expire_logins(std::int64_t now_us) {

@@ -28,6 +28,14 @@ void begin_turn_of_logins();
 // A client in state authenticating has sent something or has gone.
 void continue_login(ClientRef client);
 
+// Logins that wait for the host names of their clients: takes what has been found out,
+// and sees to it that somebody looks.  To be called before each wait.
+void continue_parked_logins(std::int64_t now_us);
+
+// Lets those in who have waited for a pool's slot to become free.  True if some
+// still wait.
+bool retry_admissions();
+
 // Ends logins that take longer than authentication_timeout.  Returns the time
 // until the next deadline in microseconds, or -1 when nobody is logging in.
 std::int64_t expire_logins(std::int64_t now_us);

@@ -5,7 +5,9 @@
 // message.  Rules, secrets and the cryptography are the server's; so are the
 // messages, because drivers and their users know them.
 //
-//   begin ─► no challenge needed (trust, peer, cert) ────────────────► succeeded
+//   begin ─► a rule names a host ──► begin again, once the name is known
+//     │
+//     ├────► no challenge needed (trust, peer, cert) ────────────────► succeeded
 //     │
 //     ├────► password ──► cleartext response ────────────────────────► succeeded
 //     ├────► md5 ───────► salted response ───────────────────────────► succeeded
@@ -35,12 +37,14 @@
 
 #include "pg/auth/authentication.hpp"
 
+#include "core/auth/name_lookup.hpp"
 #include "core/auth/sasl_message.hpp"
 #include "pg/auth/hba_rules.hpp"
 #include "pg/auth/ident_map.hpp"
 #include "pg/auth/shared_catalog.hpp"
 
 extern "C" {
+#include <netdb.h>
 #include <pwd.h>
 #include <unistd.h>
 
@@ -137,16 +141,36 @@ const char *numeric_address(const Port *port) {
   pg_unreachable();
 }
 
+// What has been found out about the client's name, in the server's words.
+int add_host_name_detail(const Port *port) {
+  const char *name = port->remote_hostname;
+  const auto forward = static_cast<ForwardLookup>(port->remote_hostname_resolv);
+
+  if (name == nullptr)
+    return forward == ForwardLookup::failed ? errdetail_log("Could not resolve client IP address to a host name: %s.",
+                                                            gai_strerror(port->remote_hostname_errcode))
+                                            : 0;
+  switch (forward) {
+    case ForwardLookup::matches:
+      return errdetail_log("Client IP address resolved to \"%s\", forward lookup matches.", name);
+    case ForwardLookup::not_made:
+      return errdetail_log("Client IP address resolved to \"%s\", forward lookup not checked.", name);
+    case ForwardLookup::differs:
+      return errdetail_log("Client IP address resolved to \"%s\", forward lookup does not match.", name);
+    case ForwardLookup::failed:
+      return errdetail_log("Could not translate client host name \"%s\" to IP address: %s.", name,
+                           gai_strerror(port->remote_hostname_errcode));
+  }
+  return 0;
+}
+
 [[noreturn]] void refuse_unmatched(const Authentication *authentication) {
   const Port *port = authentication->port;
-  const int passed_over = authentication->rule.host_name_line;
   ereport(ERROR,
           (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
            errmsg("no pg_hba.conf entry for host \"%s\", user \"%s\", database \"%s\", %s", numeric_address(port),
                   port->user_name, port->database_name, encryption_of(port)),
-           passed_over != 0
-               ? errdetail_log("Line %d names a host; host names are not looked up on the pooled port.", passed_over)
-               : 0));
+           add_host_name_detail(port)));
   pg_unreachable();
 }
 
@@ -465,7 +489,9 @@ AuthenticationStatus begin_authentication(Port *port, MemoryContext context, Str
   const bool role_exists = read_role(port->user_name, &role);
   authentication->role = role_exists ? role.oid : InvalidOid;
   authentication->rule = find_hba_rule(port, authentication->role);
-  const AuthenticationStatus status = start_method(authentication, role_exists ? &role : nullptr, output);
+  const AuthenticationStatus status = authentication->rule.undecided
+                                          ? AuthenticationStatus::wants_name
+                                          : start_method(authentication, role_exists ? &role : nullptr, output);
 
   MemoryContextSwitchTo(caller_context);
   return status;
@@ -483,6 +509,16 @@ AuthenticationStatus continue_authentication(Authentication *authentication, Str
 
 int longest_authentication_message(const Authentication *authentication) {
   return expects_sasl(authentication) ? kLongestSaslMessage : kLongestPasswordMessage;
+}
+
+void refuse_without_name() {
+  ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED), errmsg("could not look up the client's host name"),
+                  errdetail("A rule of pg_hba.conf names a host, and the process that looks up names could not be "
+                            "started."),
+                  errhint("You may need to increase max_worker_processes. Port %d, where the server itself "
+                          "authenticates, needs no such process.",
+                          PostPortNumber)));
+  pg_unreachable();
 }
 
 void refuse_message_type(const Authentication *authentication, int type) {

@@ -28,6 +28,7 @@ struct Authentication;
 
 enum class AuthenticationStatus {
   wants_message,  // flush the output, then wait for a 'p' message
+  wants_name,     // flush the output, look up the client's name (name_board.hpp), then begin again
   succeeded,      // the output ends with AuthenticationOk
 };
 
@@ -39,8 +40,8 @@ enum class AuthenticationStatus {
 // would have sent before.  After an ERROR the exchange is over.
 //
 // `port` must stay valid until the end; user_name, database_name, raddr, sock,
-// ssl_in_use, ssl, peer_cn, peer_dn, peer_cert_valid and gss are read.  Port::hba
-// and Port::authn_id stay untouched.
+// ssl_in_use, ssl, peer_cn, peer_dn, peer_cert_valid, gss and remote_hostname... are
+// read.  Port::hba and Port::authn_id stay untouched.
 AuthenticationStatus begin_authentication(Port *port, MemoryContext context, StringInfo output, int *settled,
                                           Authentication **result);
 
@@ -52,6 +53,9 @@ AuthenticationStatus continue_authentication(Authentication *authentication, Str
 // The largest length word (itself included) of the message that is wanted now.  A
 // longer one must not be read.
 int longest_authentication_message(const Authentication *authentication);
+
+// For a client whose name is wanted and cannot be looked up: raises ERROR 53400.
+[[noreturn]] void refuse_without_name();
 
 // For a client that sends something other than a 'p' message: raises ERROR 08P01.
 [[noreturn]] void refuse_message_type(const Authentication *authentication, int type);

@@ -15,22 +15,27 @@
 //
 // Host names
 //   The server resolves the client's address to a name and back.  That can take
-//   seconds, and the dispatcher serves everybody.  So a rule with a host name
-//   never matches here; each is logged when the file is loaded, and a client that
-//   finds no other rule gets the line number into the log's detail.  For a rule
-//   that rejects, passing over it would let in whom it was meant to keep out:
-//   there the client is refused and sent to the server's own port.
+//   seconds, and the dispatcher serves everybody.  So a rule with a host name is
+//   matched against what is known of the client so far; where that is not enough the
+//   search ends undecided, the login is parked, another process looks up what is
+//   missing (resolver.cpp), and the search begins again, with the rules as they are
+//   then.  A client takes at most two such rounds: its name, and, if a rule has that
+//   name, the addresses of the name.
+//   The server looks at the address of a rule before it looks at databases and roles;
+//   here host names come last, so that nobody waits for the name service because of
+//   a rule that is for others.  Which rule matches is the same.  The log's detail
+//   about the client's name is missing where only rules for others have one.
 //   One look-up is beyond reach: the parser resolves the names of RADIUS servers
 //   while it reads the file, here as in the postmaster.
 
 #include "pg/auth/hba_rules.hpp"
 
+#include "core/auth/name_lookup.hpp"
 #include "pg/auth/shared_catalog.hpp"
 
 extern "C" {
 #include "libpq/ifaddr.h"
 #include "mb/pg_wchar.h"
-#include "postmaster/postmaster.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 }
@@ -47,20 +52,6 @@ void *parse_rule(TokenizedAuthLine *line) {
 
 bool has_host_name(const HbaLine *rule) {
   return rule->conntype != ctLocal && rule->ip_cmp_method == ipCmpMask && rule->hostname != nullptr;
-}
-
-void log_host_names(List *loaded) {
-  ListCell *cell;
-  foreach (cell, loaded) {
-    auto *rule = static_cast<HbaLine *>(lfirst(cell));
-    if (!has_host_name(rule)) continue;
-    ereport(LOG, (errmsg("rule with host name \"%s\" cannot be applied on the pooled port", rule->hostname),
-                  rule->auth_method == uaReject
-                      ? errdetail("Host names are not looked up there, so clients that come to this rule are refused.")
-                      : errdetail("Host names are not looked up there, so this rule never matches."),
-                  errhint("Write the address range instead of the host name."),
-                  errcontext("line %d of configuration file \"%s\"", rule->linenumber, rule_source_file(rule))));
-  }
 }
 
 // ---------------------------------------------------------------- addresses
@@ -141,7 +132,7 @@ bool is_on_own_interface(const SockAddr *client, bool whole_network) {
   return search.found;
 }
 
-// Rules with a host name are the caller's affair.
+// Host names are the caller's affair.
 bool matches_address(const HbaLine *rule, const SockAddr *client) {
   if (rule->conntype == ctLocal) return true;
   switch (rule->ip_cmp_method) {
@@ -187,22 +178,17 @@ bool tokens_match_database(List *tokens, const char *database, const char *role_
 
 // ---------------------------------------------------------------- the answer
 
-[[noreturn]] void refuse_undecidable(const HbaLine *rule) {
-  const char *matched = describe_matched_rule(rule_source_file(rule), rule->linenumber, rule->rawline);
-  ereport(ERROR,
-          (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-           errmsg("host name in a \"reject\" rule is not supported on the pooled port"), errdetail_log("%s", matched),
-           errhint("Connect to port %d, where the server itself authenticates.", PostPortNumber)));
-  pg_unreachable();
+HostNameVerdict matches_host_name(const HbaLine *rule, const Port *port) {
+  const HostNameFacts facts{port->remote_hostname, static_cast<ForwardLookup>(port->remote_hostname_resolv)};
+  return judge_host_name(rule->hostname, facts);
 }
 
-MatchedRule copy_rule(const HbaLine *rule, int host_name_line) {
+MatchedRule copy_rule(const HbaLine *rule) {
   MatchedRule copy{};
   copy.method = rule->auth_method;
   copy.certificate = rule->clientcert;
   copy.certificate_name = rule->clientcertname;
   copy.line_number = rule->linenumber;
-  copy.host_name_line = host_name_line;
   copy.raw_line = pstrdup(rule->rawline);
   copy.source_file = pstrdup(rule_source_file(rule));
   copy.user_map = rule->usermap != nullptr ? pstrdup(rule->usermap) : nullptr;
@@ -284,31 +270,35 @@ bool load_hba_rules() {
   MemoryContextSetParent(context, TopMemoryContext);
   rules_context = context;
   rules = loaded;
-  log_host_names(rules);
   return true;
 }
 
 MatchedRule find_hba_rule(const Port *port, Oid role) {
-  int host_name_line = 0;
+  MatchedRule none{};
   ListCell *cell;
 
   foreach (cell, rules) {
     auto *rule = static_cast<HbaLine *>(lfirst(cell));
-    const bool undecidable = has_host_name(rule);
+    const bool names_host = has_host_name(rule);
 
     if (!matches_connection_type(rule, port)) continue;
-    if (!undecidable && !matches_address(rule, &port->raddr)) continue;
+    if (!names_host && !matches_address(rule, &port->raddr)) continue;
     if (!tokens_match_database(rule->databases, port->database_name, port->user_name, role)) continue;
     if (!tokens_match_role(rule->roles, port->user_name, role)) continue;
-    if (!undecidable) return copy_rule(rule, host_name_line);
+    if (!names_host) return copy_rule(rule);
 
-    if (rule->auth_method == uaReject) refuse_undecidable(rule);
-    if (host_name_line == 0) host_name_line = rule->linenumber;
+    switch (matches_host_name(rule, port)) {
+      case HostNameVerdict::yes:
+        return copy_rule(rule);
+      case HostNameVerdict::no:
+        break;
+      case HostNameVerdict::needs_reverse:
+      case HostNameVerdict::needs_forward:
+        none.undecided = true;
+        return none;
+    }
   }
-
-  MatchedRule none{};
   none.method = uaImplicitReject;
-  none.host_name_line = host_name_line;
   return none;
 }
 

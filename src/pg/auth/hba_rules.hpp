@@ -16,11 +16,11 @@ namespace sluice::pg {
 // What is kept of the rule that decided; copies, so that a reload during the
 // exchange does no harm.
 struct MatchedRule {
+  bool undecided;   // more must be known of the client's host name; the rest says nothing
   UserAuth method;  // uaImplicitReject: no rule matched
   ClientCertMode certificate;
   ClientCertName certificate_name;  // which of its names is compared
-  int line_number;     // 0 if no rule matched
-  int host_name_line;  // first rule that was passed over only because it names a host; 0 = none
+  int line_number;  // 0 if no rule matched
   const char *raw_line;
   const char *source_file;
   const char *user_map;  // null = none
@@ -31,9 +31,10 @@ struct MatchedRule {
 bool load_hba_rules();
 
 // The first rule that fits the client, whose role is `role` (InvalidOid if there
-// is none of that name: groups then do not match).  Raises ERROR if that cannot be said
-// safely (see the essay in hba_rules.cpp).  Needs a transaction; allocates in
-// CurrentMemoryContext.
+// is none of that name: groups then do not match).  What is known of the client's host
+// name is in remote_hostname and remote_hostname_resolv, as the server keeps it; if a
+// rule needs more the answer is `undecided`: have it looked up (name_board.hpp), and
+// ask again.  Needs a transaction; allocates in CurrentMemoryContext.
 MatchedRule find_hba_rule(const Port *port, Oid role);
 
 // Whether one of `tokens` (AuthToken) stands for the role: its name, "all", a

@@ -192,6 +192,24 @@ bool read_database(const char *name, DatabaseRow *row) {
   return found;
 }
 
+void visit_roles(CatalogVisit visit, void *argument) {
+  CatalogScan scan = begin_role_scan(nullptr);
+  for (HeapTuple tuple = systable_getnext(scan.scan); HeapTupleIsValid(tuple); tuple = systable_getnext(scan.scan)) {
+    Form_pg_authid form = reinterpret_cast<Form_pg_authid> GETSTRUCT(tuple);
+    visit(form->oid, NameStr(form->rolname), argument);
+  }
+  end_scan(&scan);
+}
+
+void visit_databases(CatalogVisit visit, void *argument) {
+  CatalogScan scan = begin_scan(DatabaseRelationId, DatabaseNameIndexId, Anum_pg_database_datname, nullptr);
+  for (HeapTuple tuple = systable_getnext(scan.scan); HeapTupleIsValid(tuple); tuple = systable_getnext(scan.scan)) {
+    Form_pg_database form = reinterpret_cast<Form_pg_database> GETSTRUCT(tuple);
+    visit(form->oid, NameStr(form->datname), argument);
+  }
+  end_scan(&scan);
+}
+
 bool is_member_of(Oid role, const char *group_name) {
   if (!OidIsValid(role)) return false;
   const Oid group = find_role(group_name);

@@ -60,6 +60,11 @@ struct DatabaseRow {
 bool read_role(const char *name, RoleRow *row);
 bool read_database(const char *name, DatabaseRow *row);
 
+// Calls `visit` for each role or database.
+using CatalogVisit = void (*)(Oid oid, const char *name, void *argument);
+void visit_roles(CatalogVisit visit, void *argument);
+void visit_databases(CatalogVisit visit, void *argument);
+
 // Whether `role` (InvalidOid: nobody) is, directly or indirectly, a member of the
 // role `group_name`.  A superuser is a member only of what was granted to it.
 bool is_member_of(Oid role, const char *group_name);

@@ -38,7 +38,6 @@ extern "C" {
 
 namespace sluice::pg {
 
-constexpr std::int64_t kRetryAfterFailureUs = 1000000;
 constexpr std::int64_t kDemandMomentUs = 2000;
 constexpr int kHelloPatienceMs = 100;
 constexpr int kHelloAttempts = 20;
@@ -143,7 +142,28 @@ static void prepare_backend_slot(BackendSlot &backend, std::uint32_t pool_index,
   backend.state.store(static_cast<std::uint32_t>(BackendState::starting));
 }
 
+static void note_failed_start(std::uint32_t pool_index, std::int64_t now_us) {
+  PoolBook &book = pool_books[pool_index];
+  shared().pools[pool_index].start_failures.fetch_add(1);
+  book.failed_starts++;
+  book.retry_after_us = now_us + kStartRetryUs;
+  book.minimum_retry_after_us = now_us + minimum_retry_us(book.failed_starts);
+}
+
 static constexpr const char *kNoWorkerSlot = "could not start a pooled backend: no worker process slot is free";
+
+// Clients that were let in before.  A session of theirs on the server's own port would not be asked again whether it
+// may connect, so a backend that they need is not asked either; who is new is asked by it as well as by the login.
+static bool has_established_clients(std::uint32_t pool_index) {
+  const SharedState &state = shared();
+  for (std::uint32_t i = 0; i < client_high_water(); i++) {
+    const ClientSlot &client = state.clients[i];
+    if (client.pool.load(std::memory_order_relaxed) == pool_index &&
+        (client.flags.load(std::memory_order_relaxed) & kClientGreeted) != 0)
+      return true;
+  }
+  return false;
+}
 
 static void start_backend(std::uint32_t pool_index, GrowthReason reason, std::int64_t now_us) {
   SharedState &state = shared();
@@ -164,8 +184,8 @@ static void start_backend(std::uint32_t pool_index, GrowthReason reason, std::in
   snprintf(worker.bgw_name, BGW_MAXLEN, "pg_sluice backend: %.40s %.40s", pool.role, pool.database);
   strlcpy(worker.bgw_type, "pg_sluice backend", BGW_MAXLEN);
   worker.bgw_main_arg = UInt32GetDatum(index);
-  const std::uint32_t generation = backend.generation.load();
-  memcpy(worker.bgw_extra, &generation, sizeof(generation));
+  const BackendOrder order{backend.generation.load(), has_established_clients(pool_index)};
+  memcpy(worker.bgw_extra, &order, sizeof(order));
   worker.bgw_notify_pid = MyProcPid;
 
   MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
@@ -175,8 +195,7 @@ static void start_backend(std::uint32_t pool_index, GrowthReason reason, std::in
   pool.starts.fetch_add(1);
   if (!registered) {
     backend.state.store(static_cast<std::uint32_t>(BackendState::free));
-    pool.start_failures.fetch_add(1);
-    pool_books[pool_index].retry_after_us = now_us + kRetryAfterFailureUs;
+    note_failed_start(pool_index, now_us);
     log_event(EventKind::start_failed, pool_index, kNoProcess, kNoClient, kNoWorkerSlot);
     if (pool.backends.load() == 0)
       fail_waiting_clients(pool_index, ERRCODE_CONFIGURATION_LIMIT_EXCEEDED, kNoWorkerSlot,
@@ -209,17 +228,33 @@ static const char *describe_end(const BackendSlot &backend, BackendState last_st
                                               : "terminated, or ended by an error";
 }
 
+// The process knew its database and its role by number only; clients know them by name.
+static const char *name_what_is_missing(const PoolSlot &pool, const BackendSlot &backend, char *text, std::size_t size) {
+  char numbered[kFailureLength];
+  snprintf(numbered, sizeof(numbered), _("role with OID %u does not exist"), pool.role_oid);
+  if (strcmp(backend.failure_sqlstate, "3D000") == 0)
+    snprintf(text, size, _("database \"%s\" does not exist"), pool.database);
+  else if (strcmp(backend.failure_message, numbered) == 0)
+    snprintf(text, size, _("role \"%s\" does not exist"), pool.role);
+  else
+    return backend.failure_message;
+  return text;
+}
+
 static void tell_failed_start(std::uint32_t pool_index, const BackendSlot &backend, std::int32_t pid) {
   const bool known = backend.failure_message[0] != '\0';
-  const char *message = known ? backend.failure_message : "could not start a pooled backend";
+  char named[kFailureLength];
+  const char *message = known ? name_what_is_missing(shared().pools[pool_index], backend, named, sizeof(named))
+                              : "could not start a pooled backend";
   const char *sqlstate = backend.failure_sqlstate;
+  const int sqlerrcode = known ? MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4])
+                               : ERRCODE_CANNOT_CONNECT_NOW;
 
+  pool_books[pool_index].refusal_sqlerrcode = sqlerrcode;
+  strlcpy(pool_books[pool_index].refusal, message, sizeof(pool_books[pool_index].refusal));
   log_event(EventKind::start_failed, pool_index, pid, kNoClient, message);
   if (shared().pools[pool_index].backends.load() != 0) return;
-  fail_waiting_clients(pool_index,
-                       known ? MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4])
-                             : ERRCODE_CANNOT_CONNECT_NOW,
-                       message, known ? nullptr : "The server log may say why.");
+  fail_waiting_clients(pool_index, sqlerrcode, message, known ? nullptr : "The server log may say why.");
 }
 
 // A worker has ended.
@@ -244,8 +279,7 @@ static void bury_backend(std::uint32_t index, std::int64_t now_us) {
   state.header->backends.fetch_sub(1);
   if (!book.greeted) pool.starting.fetch_sub(1);
   if (last_state == BackendState::starting || last_state == BackendState::failed) {
-    pool.start_failures.fetch_add(1);
-    pool_books[pool_index].retry_after_us = now_us + kRetryAfterFailureUs;
+    note_failed_start(pool_index, now_us);
     tell_failed_start(pool_index, backend, book.pid);
   } else {
     pool.retirements.fetch_add(1);
@@ -307,6 +341,7 @@ static bool greet_backend(int channel, const ControlMessage &hello) {
   if (!backend_books[hello.backend].greeted) {
     const std::int64_t took_us = monotonic_us() - backend.start_requested_us.load(std::memory_order_relaxed);
     shared().pools[pool_index].starting.fetch_sub(1);
+    pool_books[pool_index].failed_starts = 0;
     backend_books[hello.backend].pid = backend.pid.load();
     log_event(EventKind::backend_started, pool_index, backend_books[hello.backend].pid, kNoClient,
               describe(backend_books[hello.backend].start_reason));
@@ -439,6 +474,7 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
   load.clients = pool.clients.load();
   load.now_us = now_us;
   load.retry_after_us = pool_books[pool_index].retry_after_us;
+  load.minimum_retry_after_us = pool_books[pool_index].minimum_retry_after_us;
   ServerLoad server{state.header->backends.load(), static_cast<int>(state.header->max_backends)};
   if (pool.nested_since_us.load() != 0)
     server.reserve = static_cast<int>(state.header->backend_slots - state.header->max_backends);
@@ -450,11 +486,12 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
   note_elision(pool_index, decision, load);
 }
 
-void retire_pool_backends(std::uint32_t pool_index) {
+void retire_pool_backends(std::uint32_t pool_index, RetireReason reason) {
   for (std::uint32_t i = 0; i < shared().header->backend_slots; i++) {
     const BackendSlot &backend = shared().backends[i];
-    if (backend.pool.load() == pool_index && backend.state.load() != static_cast<std::uint32_t>(BackendState::free))
-      request_retirement(i, RetireReason::requested);
+    if (backend.pool.load() == pool_index && backend.state.load() != static_cast<std::uint32_t>(BackendState::free) &&
+        backend.retire_requested.load() == 0)
+      request_retirement(i, reason);
   }
 }
 

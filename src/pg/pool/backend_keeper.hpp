@@ -10,6 +10,7 @@
 
 #include <cstdint>
 
+#include "core/pool/growth_governor.hpp"
 #include "core/pool/shared_state.hpp"
 
 namespace sluice::pg {
@@ -32,8 +33,8 @@ void govern_growth(std::uint32_t pool, std::int64_t now_us);
 // Tells backends to leave whose time has come.
 void govern_retirement(std::uint32_t pool, std::int64_t now_us);
 
-// Every backend of the pool is to leave: what it was started with is no longer true.
-void retire_pool_backends(std::uint32_t pool);
+// Every backend of the pool that has not been told so is to leave.
+void retire_pool_backends(std::uint32_t pool, RetireReason reason);
 
 // The same for those that were started before the role or the database got the
 // settings it has now: with a lower number of PoolSlot::role_setting_changes.

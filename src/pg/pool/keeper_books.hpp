@@ -26,6 +26,12 @@ struct PoolBook {
   std::int64_t retry_after_us;          // no start before this time
   std::int64_t above_maximum_since_us;  // 0 = it is not
   std::uint64_t role_setting_changes;   // of the pool, when its backends were looked at
+  int failed_starts;                    // one after the other
+  int refusal_sqlerrcode;               // of the last of them, while there are any
+  char refusal[kFailureLength];
+  std::int64_t minimum_retry_after_us;  // nor before this time if nobody waits
+  bool gone;                            // its database or its role does not exist any more
+  std::int64_t unused_since_us;         // its last client left, or it was made
 };
 
 struct BackendBook {

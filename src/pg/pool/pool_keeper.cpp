@@ -36,10 +36,12 @@ extern "C" {
 #include <unistd.h>
 
 #include "core/pool/hand_over.hpp"
+#include "core/pool/pool_reuse.hpp"
 #include "core/stats/pool_totals.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/pool/backend_keeper.hpp"
+#include "pg/pool/catalog_watch.hpp"
 #include "pg/pool/hold_watch.hpp"
 #include "pg/pool/keeper_books.hpp"
 #include "pg/pool/time_limits.hpp"
@@ -116,17 +118,23 @@ static void reset_pool_counters(PoolSlot &pool) {
   pool.statistics_since_at.store(GetCurrentTimestamp());
 }
 
-static bool create_pool(std::uint32_t index, Oid database, Oid role, const char *database_name,
-                        const char *role_name) {
-  PoolSlot &pool = shared().pools[index];
-  PoolBook &book = pool_books[index];
-
+static void close_pool_set(PoolBook &book) {
   if (book.epoll > 0) {
     epoll_ctl(keeper_epoll, EPOLL_CTL_DEL, book.epoll, nullptr);
     close(book.epoll);
   }
   if (book.bell > 0) close(book.bell);
+  book.epoll = book.bell = 0;
+}
+
+static bool create_pool(std::uint32_t index, Oid database, Oid role, const char *database_name,
+                        const char *role_name) {
+  PoolSlot &pool = shared().pools[index];
+  PoolBook &book = pool_books[index];
+
+  close_pool_set(book);
   memset(&book, 0, sizeof(book));
+  book.unused_since_us = monotonic_us();
   book.epoll = epoll_create1(EPOLL_CLOEXEC);
   book.bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   epoll_event bell_event{};
@@ -156,25 +164,50 @@ static bool create_pool(std::uint32_t index, Oid database, Oid role, const char 
   return true;
 }
 
+static PoolUse use_of_pool(std::uint32_t index) {
+  const PoolSlot &pool = shared().pools[index];
+  const PoolBook &book = pool_books[index];
+  return PoolUse{is_open(pool), book.gone, pool.clients.load(), pool.backends.load(), book.unused_since_us};
+}
+
+static SlotChoice choose_slot() {
+  SlotChoice choice;
+  for (std::uint32_t i = 0; i < shared().header->max_pools; i++) choice = better_slot(choice, i, use_of_pool(i));
+  return choice;
+}
+
+bool pool_slot_is_coming() { return choose_slot().action != SlotAction::none; }
+
+// Statistics and backends of databases and roles that are no more.
+static void release_pool(std::uint32_t index) {
+  PoolSlot &pool = shared().pools[index];
+  if (pool.backends.load() > 0) {
+    retire_pool_backends(index, RetireReason::pool_released);
+    return;
+  }
+  pool.watched.store(0);
+  pool.greeting.length.store(0);
+  pool.state.store(static_cast<std::uint32_t>(PoolState::free));
+  close_pool_set(pool_books[index]);
+}
+
 std::uint32_t find_or_create_pool(Oid database, Oid role, const char *database_name, const char *role_name) {
   SharedState &state = shared();
-  std::uint32_t unused = kNoIndex;
 
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
     PoolSlot &pool = state.pools[i];
-    if (pool.state.load() == static_cast<std::uint32_t>(PoolState::free)) {
-      if (unused == kNoIndex || shared().pools[unused].state.load() != 0) unused = i;
-      continue;
-    }
-    if (pool.database_oid == database && pool.role_oid == role) {
+    if (is_open(pool) && pool.database_oid == database && pool.role_oid == role) {
       strlcpy(pool.database, database_name, kNameLength);  // both may have been renamed
       strlcpy(pool.role, role_name, kNameLength);
       return i;
     }
-    if (unused == kNoIndex && pool.clients.load() == 0 && pool.backends.load() == 0) unused = i;
   }
-  if (unused == kNoIndex || !create_pool(unused, database, role, database_name, role_name)) return kNoIndex;
-  return unused;
+  const SlotChoice choice = choose_slot();
+  if (choice.action == SlotAction::vacate) retire_pool_backends(choice.index, RetireReason::pool_released);
+  if (choice.action != SlotAction::take ||
+      !create_pool(choice.index, database, role, database_name, role_name))
+    return kNoIndex;
+  return choice.index;
 }
 
 void pool_learns_superuser(std::uint32_t pool_index, bool superuser) {
@@ -182,7 +215,7 @@ void pool_learns_superuser(std::uint32_t pool_index, bool superuser) {
   const std::uint32_t now = superuser ? 1 : 0;
   if (pool.superuser.exchange(now) == now || pool.backends.load() == 0) return;
   pool.greeting.length.store(0);
-  retire_pool_backends(pool_index);
+  retire_pool_backends(pool_index, RetireReason::requested);
 }
 
 void pool_learns_changed_settings(std::uint32_t pool_index) {
@@ -214,7 +247,7 @@ int count_clients_of_database(Oid database) {
 void pool_forgets_client(std::uint32_t pool_index, ClientRef client) {
   if ((shared().clients[client.slot].flags.load() & kClientInSet) != 0)
     epoll_ctl(pool_books[pool_index].epoll, EPOLL_CTL_DEL, client_descriptor(client.slot), nullptr);
-  shared().pools[pool_index].clients.fetch_sub(1);
+  if (shared().pools[pool_index].clients.fetch_sub(1) == 1) pool_books[pool_index].unused_since_us = monotonic_us();
 }
 
 // ------------------------------------------------------------------ waiting clients
@@ -423,11 +456,21 @@ static bool any_pool_is_watched() {
   return false;
 }
 
+// Somebody has asked for it, and waits until it is done; see SharedHeader::looks.
+static void look_if_asked(std::int64_t now_us) {
+  SharedHeader &header = *shared().header;
+  const std::uint32_t requests = header.look_requests.load();
+  if (header.looks.load() == requests) return;
+  scan_clients(now_us);
+  header.looks.store(requests);
+}
+
 void keep_pools(std::int64_t now_us) {
   SharedState &state = shared();
   bool clients_wait = false;
 
   bury_dead_backends(now_us);
+  look_if_asked(now_us);
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
     if (state.pools[i].state.load(std::memory_order_relaxed) == 0) continue;
     if (state.pools[i].watched.load() != 0) keep_watched_pool(i, now_us);
@@ -436,8 +479,13 @@ void keep_pools(std::int64_t now_us) {
   watch_holds(now_us, clients_wait);
   if (now_us >= next_retirement_scan_us) {
     next_retirement_scan_us = now_us + kRetirementScanUs;
+    follow_catalogs();
     for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
       if (state.pools[i].state.load() == 0) continue;
+      if (is_to_be_released(use_of_pool(i))) {
+        release_pool(i);
+        continue;
+      }
       resolve_pool_size(state.pools[i]);
       pool_learns_changed_settings(i);  // for those who are connected already
       govern_growth(i, now_us);

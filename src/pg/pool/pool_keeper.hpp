@@ -20,8 +20,11 @@ namespace sluice::pg {
 void open_pool_keeper(int epoll);
 
 // The pool of (database, role), created when it does not exist.  kNoIndex when
-// there is no room for another.
+// there is no room for another (yet: pool_slot_is_coming()).
 std::uint32_t find_or_create_pool(Oid database, Oid role, const char *database_name, const char *role_name);
+
+// Whether a pool without clients gives up its slot as soon as its backends have gone.
+bool pool_slot_is_coming();
 
 // Whether the role is a superuser, as of a login.  Backends know it from their
 // start; if it has changed they are replaced before anybody new is served.

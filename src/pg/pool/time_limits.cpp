@@ -7,6 +7,7 @@
 #include "pg/accept/client_registry.hpp"
 #include "pg/error_response.hpp"
 #include "pg/pool/backend_keeper.hpp"
+#include "pg/pool/keeper_books.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/stats/error_count.hpp"
@@ -133,6 +134,10 @@ static void log_timed_out_client(std::uint32_t pool_index, ClientRef client, std
 static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int64_t now_us) {
   PoolSlot &pool = shared().pools[pool_index];
   const std::int64_t waited_us = now_us - shared().clients[client.slot].ready_since_us.load(std::memory_order_relaxed);
+  // What keeps the pool from having another backend is the better reason: it will not pass by waiting.
+  const PoolBook &book = pool_books[pool_index];
+  const bool refused = book.failed_starts > 0 && book.refusal[0] != '\0';
+  const int sqlerrcode = refused ? book.refusal_sqlerrcode : ERRCODE_TOO_MANY_CONNECTIONS;
   StringInfoData message, detail, told;
   LastWords words;
 
@@ -150,7 +155,7 @@ static void time_out_client(std::uint32_t pool_index, ClientRef client, std::int
   PoolDiagnosis shown = diagnosis;
   hide_from_role(shown, pool.role_oid);
   append_cause(&told, shown);
-  begin_last_words(&words, ErrorClass::acquire_timeout, ERRCODE_TOO_MANY_CONNECTIONS, message.data, told.data,
+  begin_last_words(&words, ErrorClass::acquire_timeout, sqlerrcode, refused ? book.refusal : message.data, told.data,
                    hint_about(shown.advice));
   // Unless a backend has taken it at the last moment.
   if (end_client(client, ClientState::ready, words)) {

@@ -433,17 +433,21 @@ static void leave_slot(int, Datum) {
 
 }  // extern "C"
 
+static BackendOrder order_of_dispatcher() {
+  BackendOrder order;
+  memcpy(&order, MyBgworkerEntry->bgw_extra, sizeof(order));
+  return order;
+}
+
 static void claim_slot(std::uint32_t index) {
-  std::uint32_t generation;
   SharedState &state = shared();
 
   session.index = index;
   BackendSlot *backend = &state.backends[index];
-  memcpy(&generation, MyBgworkerEntry->bgw_extra, sizeof(generation));
   // The pid before the look at the generation: see pool/succession.cpp.
   std::int32_t nobody = 0;
   if (!backend->pid.compare_exchange_strong(nobody, MyProcPid)) proc_exit(0);
-  if (backend->generation.load() != generation) {  // asked for by a dispatcher that is no more
+  if (backend->generation.load() != order_of_dispatcher().generation) {  // asked for by a dispatcher that is no more
     backend->pid.store(0);
     proc_exit(0);
   }
@@ -462,7 +466,8 @@ static void connect_to_database() {
     CHECK_FOR_INTERRUPTS();
     pg_usleep(10000);
   }
-  BackgroundWorkerInitializeConnectionByOid(session.pool->database_oid, session.pool->role_oid, 0);
+  BackgroundWorkerInitializeConnectionByOid(session.pool->database_oid, session.pool->role_oid,
+                                            order_of_dispatcher().for_established ? kStartsForEstablishedClients : 0);
   // From here on this process serves clients and behaves, reports and dies like
   // any backend that does.
   IsBackgroundWorker = false;

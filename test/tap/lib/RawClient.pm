@@ -31,10 +31,11 @@ our $default_timeout_s = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
 
 # --- connecting
 
-# A host that begins with a slash is the directory of a Unix socket.  Returns undef if nobody listens.
+# A host that begins with a slash is the directory of a Unix socket.  `from`, if given, is the address on this side.
+# Returns undef if nobody listens.
 sub open_socket
 {
-	my ($host, $port) = @_;
+	my ($host, $port, $from) = @_;
 	my $socket;
 	if ($host =~ m{^/})
 	{
@@ -42,7 +43,7 @@ sub open_socket
 	}
 	else
 	{
-		$socket = IO::Socket::INET->new(PeerAddr => $host, PeerPort => $port, Proto => 'tcp');
+		$socket = IO::Socket::INET->new(PeerAddr => $host, PeerPort => $port, LocalAddr => $from, Proto => 'tcp');
 		setsockopt($socket, IPPROTO_TCP, TCP_NODELAY, 1) if defined $socket;
 	}
 	binmode $socket if defined $socket;
@@ -52,7 +53,7 @@ sub open_socket
 sub open
 {
 	my ($class, %option) = @_;
-	my $socket = open_socket($option{host}, $option{port});
+	my $socket = open_socket($option{host}, $option{port}, $option{from});
 	die "could not connect to $option{host}:$option{port}: $!" unless defined $socket;
 	return bless {
 		%option,
