@@ -7,9 +7,11 @@
 #   make fuzz [FUZZ_SECONDS=15 | FUZZ_RUNS=20000000]
 #                                    hostile bytes for whatever reads a client's: so long, or so often, for each target
 #   make bench                       comparison with a direct connection and PgBouncer
+#   make bench-tls                   the same of encrypted connections
 #   make bench-state                 what carrying session state costs
 #   make bench-statistics            what the pool's statistics cost, and whether they are right
 #   make bench-sizing                whether the size advised for a pool is a good one
+#   make bench-hostile               what strangers at the door cost those who work
 #   make check-postgres              PostgreSQL's own regression suite, direct and through the pool
 #
 # All from `demo` on first install what is missing (Debian packages, as root or with sudo), so they are defined whether
@@ -28,8 +30,8 @@ WERROR = -Werror
 
 FUZZ_PACKAGES = clang libclang-rt-dev
 
-.PHONY: all packages demo test test-unit test-regress test-tap fuzz bench bench-state bench-statistics \
-  bench-sizing check-postgres
+.PHONY: all packages demo test test-unit test-regress test-tap fuzz bench bench-tls bench-state bench-statistics \
+  bench-sizing bench-hostile check-postgres
 all:
 
 ifneq (,$(PGXS))
@@ -85,10 +87,14 @@ bench:
 	@test/tools/install_packages.sh pgbouncer
 	@test/bench/run.sh
 
+bench-tls:
+	@test/tools/install_packages.sh pgbouncer
+	@test/bench/tls.sh
+
 bench-state: packages
 	@test/bench/session_state.sh
 
-bench-statistics bench-sizing: bench-%: packages
+bench-statistics bench-sizing bench-hostile: bench-%: packages
 	@test/bench/$*.sh
 
 check-postgres:

@@ -256,6 +256,62 @@ inline PgStat_Counter *unreported_sessions() {
 
 // ---------------------------------------------------------------- end of session
 
+// ---------------------------------------------------------------- reserved connections
+//
+// 16 added reserved_connections, for members of pg_use_reserved_connections, and
+// other words.
+
+extern "C" {
+#include "catalog/pg_authid.h"
+#include "postmaster/postmaster.h"
+#include "utils/acl.h"
+}
+
+namespace sluice::pg {
+
+struct SlotReserve {
+  int superuser;
+  int privileged;  // beside them
+};
+
+inline SlotReserve slot_reserve() {
+#if PG_VERSION_NUM >= 160000
+  return {SuperuserReservedConnections, ReservedConnections};
+#else
+  return {ReservedBackends, 0};
+#endif
+}
+
+// Asks the catalogs about memberships: see is_member_of().
+inline bool may_use_reserved_connections(Oid role) {
+#if PG_VERSION_NUM >= 160000
+  return has_privs_of_role(role, ROLE_PG_USE_RESERVED_CONNECTIONS);
+#else
+  (void)role;
+  return false;
+#endif
+}
+
+[[noreturn]] inline void raise_reserved_slots(bool for_superusers) {
+#if PG_VERSION_NUM >= 160000
+  if (for_superusers)
+    ereport(ERROR, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
+                    errmsg("remaining connection slots are reserved for roles with the %s attribute", "SUPERUSER")));
+  ereport(ERROR, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
+                  errmsg("remaining connection slots are reserved for roles with privileges of the \"%s\" role",
+                         "pg_use_reserved_connections")));
+#else
+  (void)for_superusers;
+  ereport(ERROR, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
+                  errmsg("remaining connection slots are reserved for non-replication superuser connections")));
+#endif
+  pg_unreachable();
+}
+
+}  // namespace sluice::pg
+
+// ---------------------------------------------------------------- end of reserved connections
+
 // ---------------------------------------------------------------- statistics of processes
 
 extern "C" {

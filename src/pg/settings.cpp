@@ -31,6 +31,14 @@ int setting_max_clients = 10000;
 int setting_max_backends = 100;
 int setting_max_pools = 64;
 int setting_max_unauthenticated_clients = 500;
+int setting_max_unauthenticated_per_address = -1;
+int setting_max_login_bytes = 128;
+int setting_max_clients_per_address = 0;
+int setting_max_clients_per_role = 0;
+int setting_max_clients_per_database = 0;
+int setting_max_accept_rate = 20000;
+int setting_client_memory = 512;
+int setting_max_client_memory = 32 * 1024;
 bool setting_kernel_tls = true;
 int setting_nested_reserve = 0;
 int setting_max_events = 1000;
@@ -52,6 +60,8 @@ int setting_idle_timeout = 600000;
 int setting_max_lifetime = 1800000;
 int setting_on_session_state = static_cast<int>(OnSessionState::pin);
 int setting_pin_timeout = 0;
+int setting_send_timeout = 3600000;
+int setting_message_timeout = 300000;
 int setting_leak_threshold = 60000;
 char *setting_pin_functions = nullptr;
 bool setting_log_pins = false;
@@ -147,6 +157,55 @@ static void define_server_settings() {
                           &setting_nested_reserve, 0, 0, 1000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
 }
 
+// Against clients that take what others need; see pg/accept/client_limits.cpp.
+static void define_limits() {
+  DefineCustomIntVariable("sluice.max_unauthenticated_clients",
+                          "Sets the greatest number of clients that may be logging in at the same time.", nullptr,
+                          &setting_max_unauthenticated_clients, 500, 1, 1000000, PGC_SIGHUP, 0, nullptr, nullptr,
+                          nullptr);
+  DefineCustomIntVariable("sluice.max_unauthenticated_per_address",
+                          "Sets the greatest number of clients of one address that may be logging in at the same time.",
+                          "-1 allows nine tenths of sluice.max_unauthenticated_clients, 0 all of them.",
+                          &setting_max_unauthenticated_per_address, -1, -1, 1000000, PGC_SIGHUP, 0, nullptr, nullptr,
+                          nullptr);
+  DefineCustomIntVariable("sluice.max_login_bytes",
+                          "Sets how much a client may send before it is authenticated.",
+                          "The longest start-up packet and password together have 74 kB.", &setting_max_login_bytes, 128,
+                          16, 1024, PGC_SIGHUP, GUC_UNIT_KB, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.max_clients_per_address", "Sets the greatest number of clients of one address.",
+                          "Those logging in and superusers are counted.  0 sets no limit.",
+                          &setting_max_clients_per_address, 0, 0, 1000000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.max_clients_per_role", "Sets the greatest number of clients of one role.",
+                          "Not for superusers.  0 sets no limit.", &setting_max_clients_per_role, 0, 0, 1000000,
+                          PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.max_clients_per_database", "Sets the greatest number of clients of one database.",
+                          "Not for superusers.  0 sets no limit.", &setting_max_clients_per_database, 0, 0, 1000000,
+                          PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.max_accept_rate", "Sets how many clients are accepted in a second.",
+                          "Others wait in the backlog of the operating system.  0 sets no limit.",
+                          &setting_max_accept_rate, 20000, 0, 1000000, PGC_SIGHUP, 0, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.client_memory",
+                          "Sets how much shared memory is used for what all clients leave behind between transactions.",
+                          "Start-up settings, session settings, prepared statements and sequence values.",
+                          &setting_client_memory, 512, 8, 1048576, PGC_POSTMASTER, GUC_UNIT_MB, nullptr, nullptr,
+                          nullptr);
+  DefineCustomIntVariable("sluice.max_client_memory", "Sets how much of sluice.client_memory one client may use.",
+                          "A prepared statement that several clients share counts in full for each of them.",
+                          &setting_max_client_memory, 32 * 1024, 64, 1048576, PGC_SIGHUP, GUC_UNIT_KB, nullptr, nullptr,
+                          nullptr);
+}
+
+static void define_client_timeouts() {
+  DefineCustomIntVariable("sluice.send_timeout",
+                          "Sets how long a backend waits for a client to take more of an answer.",
+                          "The time in which the client takes nothing at all.  0 waits forever.", &setting_send_timeout,
+                          3600000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+  DefineCustomIntVariable("sluice.message_timeout",
+                          "Sets how long a backend waits for the rest of a message that a client has begun.",
+                          "The time in which nothing at all arrives.  0 waits forever.", &setting_message_timeout,
+                          300000, 0, INT_MAX, PGC_SUSET, GUC_UNIT_MS, nullptr, nullptr, nullptr);
+}
+
 static void define_statistics_settings() {
   DefineCustomIntVariable("sluice.max_events", "Sets the number of events kept for the view sluice.events.", nullptr,
                           &setting_max_events, 1000, 16, 100000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
@@ -164,10 +223,6 @@ static void define_statistics_settings() {
 }
 
 static void define_reloadable_settings() {
-  DefineCustomIntVariable("sluice.max_unauthenticated_clients",
-                          "Sets the greatest number of clients that may be logging in at the same time.", nullptr,
-                          &setting_max_unauthenticated_clients, 500, 1, 1000000, PGC_SIGHUP, 0, nullptr, nullptr,
-                          nullptr);
   DefineCustomBoolVariable("sluice.kernel_tls", "Lets the kernel encrypt clients' connections where it can.",
                            "Where it cannot, the dispatcher does.", &setting_kernel_tls, true, PGC_SIGHUP, 0, nullptr,
                            nullptr, nullptr);
@@ -250,6 +305,8 @@ void define_settings() {
   define_reloadable_settings();
   define_pool_settings();
   define_session_state_settings();
+  define_limits();
+  define_client_timeouts();
   define_statistics_settings();
   MarkGUCPrefixReserved("sluice");
 }

@@ -111,7 +111,7 @@ static void create_client_area() {
   LWLockRegisterTranche(segment_tail->area_tranche, "pg_sluice_clients");
   dsa_area *created = dsa_create_in_place(area_place, kClientAreaBytes, segment_tail->area_tranche, nullptr);
   dsa_pin(created);
-  dsa_set_size_limit(created, kClientAreaLimitBytes);
+  dsa_set_size_limit(created, client_area_limit_bytes());
   // As the statistics system does: the postmaster itself never uses the area.
   dsa_detach(created);
 }
@@ -146,6 +146,8 @@ static void sluice_shmem_startup() {
 }
 
 }  // extern "C"
+
+std::size_t client_area_limit_bytes() { return static_cast<std::size_t>(setting_client_memory) * 1024 * 1024; }
 
 std::size_t shared_memory_bytes() { return segment_bytes(); }
 

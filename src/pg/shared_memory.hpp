@@ -41,7 +41,7 @@ dsa_area *client_area();
 
 // The area holds no more than this: then there is no memory for clients, long
 // before the machine runs out of shared memory.
-constexpr std::size_t kClientAreaLimitBytes = 512 * 1024 * 1024;
+std::size_t client_area_limit_bytes();  // sluice.client_memory
 
 // Statements shared by text: buckets of dsa_pointer, each guarded by one of the
 // locks.

@@ -189,15 +189,29 @@ require_encryption() {
   say "  $leg: $(sed -n 's/^SSL connection //p' <<<"$said")"
 }
 
+# Processor time of everything on the server's side, PgBouncer included: on a noisy machine it says more than a rate.
+server_cpu_time_us() {
+  local postmaster
+  postmaster=$(postmaster_pid)
+  # shellcheck disable=SC2046  # numbers
+  echo $(($(ended_cpu_time_us "$postmaster") + $(cpu_time_us "$postmaster" "${extra_processes[@]}" \
+    $(cat "/proc/$postmaster/task/$postmaster/children"))))
+}
+
 run_leg() {
-  local round=$1 leg=$2 name=$3 unit=$4 clients=$5 options=$6 value
+  local round=$1 leg=$2 name=$3 unit=$4 clients=$5 options=$6 value before_us cpu_us
   if [ "$leg" = pgbouncer ] && [[ $name == *prepared* ]] && [ "$pgbouncer_prepares" = 0 ]; then return; fi
   settle
+  before_us=$(server_cpu_time_us)
   # shellcheck disable=SC2086  # options are words
   run_pgbench "$leg" $((seconds + 60)) "$clients" -T "$seconds" $options
   value=$(pgbench_tps)
+  settle
+  cpu_us=$((($(server_cpu_time_us) - before_us) / $(pgbench_transactions)))
   record "$name" "$leg" "$round" "$clients" "$unit" "$value" ""
-  say "$(printf '  round %d  %-18s %-10s %12.1f %s' "$round" "$name" "$leg" "$value" "$unit")"
+  record "cpu_$name" "$leg" "$round" "$clients" "us per transaction" "$cpu_us" ""
+  say "$(printf '  round %d  %-18s %-10s %12.1f %-12s %6d us of processor time each' "$round" "$name" "$leg" "$value" \
+    "$unit" "$cpu_us")"
 }
 
 run_scenarios() {
@@ -237,6 +251,22 @@ count_system_calls() {
 dispatcher_pid() { query "select pid from pg_stat_activity where backend_type = 'pg_sluice dispatcher'"; }
 
 # ---- the report
+
+# The medians of the processor time, a line for each scenario.
+report_cpu_time() {
+  local name leg median separator=
+  echo "Processor time of the server's side (PgBouncer included) per transaction, in us, medians:"
+  echo
+  while IFS='|' read -r name _; do
+    for leg in "${legs[@]}"; do
+      median=$(awk -F , -v name="cpu_$name" -v leg="$leg" '$1 == name && $2 == leg { print $6 }' "$csv" | median)
+      [ -z "$median" ] || printf '%s' "${separator:-- $name: }$leg $median"
+      [ -z "$median" ] || separator=", "
+    done
+    [ -z "${separator:-}" ] || echo
+    separator=
+  done <"$workdir/scenarios.txt"
+}
 
 describe_machine() {
   describe_hardware
@@ -290,5 +320,7 @@ for key in "${keys[@]}"; do scenarios_of "$key" "$(label_of "$key")"; done |
   describe_machine
   echo
   perl "$here/report.pl" "$workdir/scenarios.txt" "$csv"
+  echo
+  report_cpu_time
   if [ -s "$workdir/facts.txt" ]; then echo; cat "$workdir/facts.txt"; fi
 } | tee "$results_dir/tls.md"

@@ -14,7 +14,7 @@
 
 source "$(dirname "$0")/common.sh"
 
-packages=(g++ make libboost-dev libcmocka-dev libipc-run-perl libkrb5-dev libpq-dev "$@")
+packages=(g++ make libboost-dev libcmocka-dev libipc-run-perl libkrb5-dev libnet-ssleay-perl libpq-dev openssl "$@")
 # A server that was built from source is its owner's matter.  pgbench comes with the server's package.
 if [ -z "${PG_CONFIG:-}" ]; then
   packages+=("postgresql-${PG_MAJOR:-15}" "postgresql-server-dev-${PG_MAJOR:-15}")

@@ -124,6 +124,7 @@ constexpr std::uint32_t kClientUnqueued = 1u << 7;   // ready, but the wait queu
 constexpr std::uint32_t kClientUsedTemporary = 1u << 8;  // has used the temporary schema, of whichever backend
 constexpr std::uint32_t kClientTls = 1u << 9;             // encrypted; see SharedState::tls
 constexpr std::uint32_t kClientKernelTls = 1u << 10;      // by the kernel
+constexpr std::uint32_t kClientSocketLost = 1u << 11;    // closing, because its backend could not get its socket
 constexpr std::uint32_t kClientPinsToldShift = 16;       // from here on: the pins there has been an event of, pin_bit()
 static_assert(kClientPinsToldShift + kPinReasonCount <= 32);
 
@@ -148,6 +149,8 @@ struct alignas(kCacheLine) ClientSlot {
   std::atomic<std::uint32_t> pins;               // pin_bit(PinReason), while it is pinned
   std::atomic<std::uint32_t> last_backend;       // that gave it back last, kNoIndex = none (debug_force_switch)
   std::atomic<std::int32_t> idle_session_timeout_ms;  // its own SET; -1 = that of the pool
+  std::atomic<std::uint32_t> memory_bytes;       // of the client area, kept for it; see pg/session/client_store
+  std::atomic<std::uint32_t> socket_options;     // in force on its socket; see pg/session/socket_options
   std::int32_t peer_pid;                              // its process, through a Unix socket; 0 = unknown
   ClientAddress address;
   ClientAddress server_address;                  // the end of ours it connected to

@@ -88,7 +88,8 @@ constexpr std::int64_t kPagesPerBusySocket = 2;
 constexpr std::int64_t kWatchesPerProcess = 5;
 
 // The area for clients' settings and statements grows by segments of 1 MB, 1 MB,
-// 2, 2, 4, 4 and so on up to 512 MB altogether; each is a mapping.
+// 2, 2, 4, 4 and so on up to 512 MB (sluice.client_memory) altogether; each is a
+// mapping.  Doubling that limit takes two more.
 constexpr std::int64_t kAreaSegments = 20;
 
 // Postmaster, checkpointer, background writer, WAL writer, archiver, logger,

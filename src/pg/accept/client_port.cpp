@@ -67,6 +67,15 @@ void write_address(const ClientAddress &address, char *host, std::size_t host_si
   if (address.family == 4 || address.family == 6) snprintf(port, port_size, "%u", address.port);
 }
 
+// FNV-1a over the four numbers.
+std::uint32_t socket_options_in_force() {
+  std::uint32_t hash = 2166136261u;
+  for (const int value : {tcp_keepalives_idle, tcp_keepalives_interval, tcp_keepalives_count, tcp_user_timeout})
+    for (unsigned shift = 0; shift < 32; shift += 8)
+      hash = (hash ^ (static_cast<std::uint32_t>(value) >> shift & 0xff)) * 16777619u;
+  return hash != 0 ? hash : 1;
+}
+
 static void prepare_socket(Port *port) {
   port->laddr.salen = sizeof(port->laddr.addr);
   getsockname(port->sock, reinterpret_cast<sockaddr *>(&port->laddr.addr), &port->laddr.salen);

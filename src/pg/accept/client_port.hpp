@@ -19,6 +19,10 @@ namespace sluice::pg {
 // tcp_keepalives_* and tcp_user_timeout.
 void prepare_port(Port *port, int descriptor, const SockAddr &peer);
 
+// Which values of these settings are in force in this process: for
+// ClientSlot::socket_options, never 0.
+std::uint32_t socket_options_in_force();
+
 // The compact form kept in the client's slot.
 void remember_address(ClientAddress *target, const SockAddr &address);
 

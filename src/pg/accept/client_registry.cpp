@@ -29,6 +29,7 @@ extern bool Log_disconnections;  // no header of the server has it
 #include <unistd.h>
 
 #include "core/tuning/system_limits.hpp"
+#include "pg/accept/client_limits.hpp"
 #include "pg/accept/client_port.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/accept/tls_session.hpp"
@@ -222,6 +223,7 @@ void forget_client(ClientRef client) {
   } else {
     state.header->unauthenticated.fetch_sub(1);
   }
+  client_left(client, pool != kNoIndex);
   epoll_ctl(dispatcher_epoll, EPOLL_CTL_DEL, descriptor, nullptr);
   if (pool != kNoIndex && (slot.flags.load() & kClientKernelTls) != 0) say_end_of_kernel_tls(descriptor);
   shutdown(descriptor, SHUT_RDWR);

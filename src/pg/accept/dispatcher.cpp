@@ -40,6 +40,7 @@ PGDLLEXPORT void sluice_dispatcher_main(Datum arg);
 #include <unistd.h>
 
 #include "pg/accept/cancel.hpp"
+#include "pg/accept/client_limits.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/connection_logging.hpp"
 #include "pg/accept/listener.hpp"
@@ -134,6 +135,7 @@ static void start_up() {
   dispatcher.epoll = epoll_create1(EPOLL_CLOEXEC);
   if (dispatcher.epoll < 0) ereport(FATAL, (errmsg("could not create an epoll set: %m")));
   open_client_registry(dispatcher.epoll);
+  open_client_limits();
   open_pool_keeper(dispatcher.epoll);
   open_relays(dispatcher.epoll, client_descriptor(client_capacity()));
   open_logins();
@@ -176,8 +178,18 @@ constexpr int kAcceptBatch = 32;
 constexpr std::int64_t kAcceptPauseUs = 100000;
 constexpr std::int64_t kAdmissionRetryUs = 10000;
 
+static void pause_accepting(std::int64_t pause_us) {
+  dispatcher.accept_paused_until_us = monotonic_us() + pause_us;
+  watch_listeners(false);
+}
+
 static void accept_clients(int listener) {
   for (int i = 0; i < kAcceptBatch; i++) {
+    const std::int64_t wait_us = accept_wait_us();
+    if (wait_us > 0) {
+      pause_accepting(wait_us);
+      return;
+    }
     SockAddr peer;
     memset(&peer, 0, sizeof(peer));
     peer.salen = sizeof(peer.addr);
@@ -185,14 +197,14 @@ static void accept_clients(int listener) {
         accept4(listener, reinterpret_cast<sockaddr *>(&peer.addr), &peer.salen, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (descriptor >= 0) {
       if (peer.salen == 0) peer.addr.ss_family = AF_UNIX;
+      count_accept();
       begin_login(descriptor, peer);
       continue;
     }
     if (errno == EINTR || errno == ECONNABORTED) continue;
     if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-      ereport(LOG, (errcode_for_socket_access(), errmsg("could not accept a pooled client: %m")));
-      dispatcher.accept_paused_until_us = monotonic_us() + kAcceptPauseUs;
-      watch_listeners(false);
+      note_accept_failure(errno);
+      pause_accepting(kAcceptPauseUs);
     }
     return;
   }
@@ -327,7 +339,8 @@ static int choose_timeout_ms(std::int64_t now_us) {
   const std::int64_t relay_us = expire_relays(now_us);
   if (relay_us >= 0 && relay_us < sleep_us) sleep_us = relay_us;
   if (relays_have_more()) return 0;
-  if (dispatcher.accept_paused_until_us > 0 && sleep_us > kAcceptPauseUs) sleep_us = kAcceptPauseUs;
+  if (dispatcher.accept_paused_until_us > 0)
+    sleep_us = Min(sleep_us, Max(dispatcher.accept_paused_until_us - now_us, 0));
   return static_cast<int>((sleep_us + 999) / 1000);
 }
 

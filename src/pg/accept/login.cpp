@@ -35,6 +35,7 @@ extern "C" {
 #include "core/accept/startup_packet.hpp"
 #include "core/session/message.hpp"
 #include "pg/accept/cancel.hpp"
+#include "pg/accept/client_limits.hpp"
 #include "pg/accept/client_port.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
@@ -63,13 +64,13 @@ enum class LoginStage {
 };
 
 struct Login {
-  Login *next, *previous;  // all logins, oldest first: that is also the order of deadlines
+  Login *next, *previous;  // all logins, oldest first: one limit holds for all, so that is the order of deadlines
   ClientRef client;
   MemoryContext context;  // holds this struct and all it points to
   LoginStage stage;
   bool watched;  // in the dispatcher's epoll set
   bool rests;    // and there for nothing but the end of its stream
-  std::int64_t deadline_us;
+  std::int64_t started_us;
   bool ssl_asked, gss_asked;
   bool waits_for_output;      // of the handshake
   bool looked_for_handshake;  // at the first byte of the connection
@@ -78,6 +79,7 @@ struct Login {
   Port port;
   StringInfoData input;   // the packet being read
   int wanted;             // bytes it needs as far as known
+  std::int64_t received;  // bytes of all packets so far
   StringInfoData output;  // what the step has to say
   int output_settled;     // of it, bytes that are sent even if the step fails
   Authentication *authentication;
@@ -283,6 +285,7 @@ static void check_role_limits(const LoginTarget &target) {
   if (target.role_connection_limit >= 0 && count_clients_of_role(target.role) >= target.role_connection_limit)
     ereport(ERROR, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
                     errmsg("too many connections for role \"%s\"", target.role_name)));
+  require_unreserved_slot(target);
 }
 
 static void check_database_limits(const LoginTarget &target) {
@@ -291,6 +294,7 @@ static void check_database_limits(const LoginTarget &target) {
       count_clients_of_database(target.database) >= target.database_connection_limit)
     ereport(ERROR, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
                     errmsg("too many connections for database \"%s\"", target.database_name)));
+  check_clients_per_role_and_database(target);
 }
 
 static void log_authorized(Login *login) {
@@ -385,6 +389,7 @@ static void enter_pool(Login *login, bool greeted) {
   }
   shared().clients[client.slot].pool.store(pool);
   shared().header->unauthenticated.fetch_sub(1);
+  client_came_in(client);
   const bool watched = login->watched;
   end_login(login);
   if (setting_track_timing)
@@ -626,7 +631,7 @@ static bool shake_hands(Login *login) {
 // The packet read so far.  Returns false when the login has ended or entered its pool.
 static bool digest_startup(Login *login) {
   const ClientRef client = login->client;
-  if (login->input.len < 8) return true;
+  if (login->input.len < static_cast<int>(sizeof(uint32))) return true;
   const uint32 length = pg_ntoh32(*reinterpret_cast<uint32 *>(login->input.data));
   login->packet = parse_startup_packet(login->input.data, static_cast<std::size_t>(login->input.len));
   switch (login->packet.kind) {
@@ -709,6 +714,14 @@ static void login_lost(Login *login) {
   abandon_login(login);
 }
 
+// Before it is read: the rest of this packet would be too much.
+static void refuse_bytes(Login *login) {
+  ErrorData error;
+  describe_login_bytes(&error);
+  MyProcPort = &login->port;
+  refuse_login(login, &error);
+}
+
 // A client that has left while its login was parked.  One that has sent something
 // before that gets its answer.
 static void end_parked_if_gone(Login *login) {
@@ -754,14 +767,23 @@ void continue_login(ClientRef client) {
     }
     while (login->input.len < login->wanted) {
       const int missing = login->wanted - login->input.len;
+      if (exceeds_login_bytes(login->received + missing)) {
+        refuse_bytes(login);
+        return;
+      }
       enlargeStringInfo(&login->input, missing);
       const ssize_t got = receive(login, login->input.data + login->input.len, static_cast<size_t>(missing));
       if (got < 0 && errno == EINTR) continue;
-      if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
+      if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        // A length that cannot be shows early: nobody has to wait for the rest.
+        if (login->stage == LoginStage::startup) (void)digest_startup(login);
+        return;
+      }
       if (got <= 0) {
         login_lost(login);
         return;
       }
+      login->received += got;
       login->input.len += static_cast<int>(got);
       login->input.data[login->input.len] = '\0';
       // The type is judged before the rest has come: there may be none.
@@ -777,27 +799,10 @@ void continue_login(ClientRef client) {
 
 // ------------------------------------------------------------------ entering the login
 
-static void refuse_socket(int descriptor) {
-  constexpr const char *kMessage = "sorry, too many clients already";
-  StringInfoData words;
-  initStringInfo(&words);
-  append_fatal_response(&words, ERRCODE_TOO_MANY_CONNECTIONS, kMessage, nullptr, nullptr);
-  count_error(ErrorClass::limit, ERRCODE_TOO_MANY_CONNECTIONS, InvalidOid, kMessage);
-  ssize_t sent = send(descriptor, words.data, static_cast<size_t>(words.len), MSG_DONTWAIT | MSG_NOSIGNAL);
-  (void)sent;
-  pfree(words.data);
-  close(descriptor);
-  shared().header->connections_refused.fetch_add(1);
-}
-
 void begin_login(int descriptor, const SockAddr &peer) {
   ClientRef client;
 
-  if (shared().header->unauthenticated.load() >= setting_max_unauthenticated_clients ||
-      !register_client(descriptor, &client)) {
-    refuse_socket(descriptor);
-    return;
-  }
+  if (!take_client_slot(descriptor, peer, &client)) return;
   MemoryContext context = AllocSetContextCreate(TopMemoryContext, "pg_sluice login", ALLOCSET_SMALL_SIZES);
   MemoryContextSwitchTo(context);
   auto *login = static_cast<Login *>(palloc0(sizeof(Login)));
@@ -805,11 +810,12 @@ void begin_login(int descriptor, const SockAddr &peer) {
   login->context = context;
   login->stage = LoginStage::startup;
   login->relay = kNoIndex;
-  login->deadline_us = monotonic_us() + static_cast<std::int64_t>(AuthenticationTimeout) * 1000000;
+  login->started_us = monotonic_us();
   initStringInfo(&login->input);
   initStringInfo(&login->output);
   login->wanted = kMinStartupPacketLength;
   prepare_port(&login->port, client_descriptor(client.slot), peer);
+  shared().clients[client.slot].socket_options.store(socket_options_in_force(), std::memory_order_relaxed);
   remember_address(&shared().clients[client.slot].address, login->port.raddr);
   remember_address(&shared().clients[client.slot].server_address, login->port.laddr);
   link_login(login);
@@ -843,10 +849,14 @@ bool retry_admissions() {
   return logins_wait_for_pool;
 }
 
+// The limit is what it is now: a shorter one that kept nobody but newcomers short would have to wait for all before
+// them, in the middle of what it was meant to end.
 std::int64_t expire_logins(std::int64_t now_us) {
+  const std::int64_t limit_us = static_cast<std::int64_t>(AuthenticationTimeout) * 1000000;
+
   while (oldest_login != nullptr) {
     Login *login = oldest_login;
-    const std::int64_t left_us = login->deadline_us - now_us;
+    const std::int64_t left_us = login->started_us + limit_us - now_us;
     if (left_us > 0) return left_us;
     // As the server: silently towards the client, which may not even speak the protocol.
     MyProcPort = &login->port;

@@ -183,9 +183,10 @@ static bool obtain_copy(ClientRef client) {
     if (!send_control_message(control, request, -1)) return false;
     wait_readable(control, kControlPatienceMs);
     CHECK_FOR_INTERRUPTS();
+    // An answer without the socket: there is no descriptor number left here.
     while (!has_copy(client) && take_control_message(&message))
-      if (message.kind == ControlKind::gone && message.slot == client.slot &&
-          message.generation == client.generation)
+      if ((message.kind == ControlKind::gone || (message.kind == ControlKind::client && !has_copy(client))) &&
+          message.slot == client.slot && message.generation == client.generation)
         return false;
   }
   return has_copy(client);
@@ -251,6 +252,13 @@ static void see_to_the_set() {
   ask_dispatcher_to_watch(session.pool_index);
 }
 
+// The dispatcher, which has the socket, tells the client.
+static void lose_socket(ClientRef client) {
+  ereport(LOG, (errcode(ERRCODE_INSUFFICIENT_RESOURCES), errmsg("could not get the socket of client %u", client.slot)));
+  session.client->flags.fetch_or(kClientSocketLost);
+  dismiss_leased_client();
+}
+
 // Tries to take this client.  On success its socket is here.
 static bool take_client(ClientRef client, ClientState from) {
   // Announced before it is won, so that a cancel that finds the client leased
@@ -268,8 +276,7 @@ static bool take_client(ClientRef client, ClientState from) {
   count_lease(now_us, from == ClientState::ready);
   see_to_the_set();
   if (obtain_copy(client)) return true;
-  ereport(LOG, (errmsg("could not get the socket of client %u", client.slot)));
-  dismiss_leased_client();
+  lose_socket(client);
   return false;
 }
 
@@ -380,8 +387,7 @@ static bool take_assignment() {
   enter_state(BackendState::active, now_us);
   count_lease(now_us, false);
   if (obtain_copy(client)) return true;
-  ereport(LOG, (errmsg("could not get the socket of client %u", client.slot)));
-  dismiss_leased_client();
+  lose_socket(client);
   return false;
 }
 

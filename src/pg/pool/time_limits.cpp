@@ -197,6 +197,19 @@ static std::int64_t idle_session_limit_us(const ClientSlot &slot, const PoolSlot
   return std::int64_t{own_ms >= 0 ? own_ms : pool.idle_session_timeout_ms.load()} * 1000;
 }
 
+// Its backend had no descriptor left, so it could not tell the client.
+static void tell_lost_socket(ClientRef client) {
+  const ClientSlot &slot = shared().clients[client.slot];
+  constexpr const char *kMessage = "could not hand the connection over to a backend";
+  LastWords words;
+
+  begin_last_words(&words, ErrorClass::limit, ERRCODE_INSUFFICIENT_RESOURCES, kMessage, nullptr,
+                   "The server may have too many open files; see the view sluice.system_limits.");
+  count_error(words.error_class, words.sqlerrcode, shared().pools[slot.pool.load()].role_oid, kMessage);
+  send_last_words(client.slot, words.response.data, words.response.len);
+  pfree(words.response.data);
+}
+
 void scan_clients(std::int64_t now_us) {
   SharedState &state = shared();
   for (std::uint32_t i = 0; i < client_high_water(); i++) {
@@ -205,6 +218,7 @@ void scan_clients(std::int64_t now_us) {
     const std::uint32_t pool_index = slot.pool.load(std::memory_order_relaxed);
     const ClientRef client{i, word.generation};
     if (word.state == ClientState::closing) {
+      if ((slot.flags.load() & kClientSocketLost) != 0 && pool_index != kNoIndex) tell_lost_socket(client);
       forget_client(client);
       continue;
     }

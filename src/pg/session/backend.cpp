@@ -355,8 +355,9 @@ static void report_end(int sqlerrcode, const char *message) {
 }
 
 static void report_error(bool client_ends, bool vanished, bool lost_sync) {
-  // What disconnect_client interrupts was a query, but its cancel is not the news.
-  if (session.told_to_leave && !vanished && geterrcode() == ERRCODE_QUERY_CANCELED) {
+  // What disconnect_client interrupts was a query or a COPY, but its cancel or the end of its data is not the news.
+  if (session.told_to_leave && !vanished &&
+      (geterrcode() == ERRCODE_QUERY_CANCELED || geterrcode() == ERRCODE_CONNECTION_FAILURE)) {
     report_end(ERRCODE_ADMIN_SHUTDOWN, _("terminating connection due to administrator command"));
     return;
   }

@@ -12,6 +12,7 @@ extern "C" {
 
 #include "pg/session/sequences.hpp"
 #include "pg/session/session_settings.hpp"
+#include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 
 namespace sluice::pg {
@@ -40,7 +41,7 @@ static void free_piece(dsa_pointer pointer) {
 
 // The area's own limit makes the server answer with none, the machine's makes it raise: when there is no room in
 // /dev/shm, say.  What it has locked by then are the area's locks.
-std::uint64_t allocate_for_client(std::size_t bytes) {
+static dsa_pointer allocate_piece(std::size_t bytes) {
   const MemoryContext context = CurrentMemoryContext;
   const uint32 interrupts_held = InterruptHoldoffCount, cancels_held = QueryCancelHoldoffCount;
   volatile dsa_pointer allocated = InvalidDsaPointer;
@@ -68,17 +69,39 @@ std::uint64_t allocate_for_client(std::size_t bytes) {
   return allocated + kPieceHeader;
 }
 
-void free_for_client(std::uint64_t *pointer) {
+// ------------------------------------------------------------------ what each client is charged with
+
+// Only the owner of the slot writes it.
+static void charge(ClientSlot *slot, std::int64_t bytes) {
+  const std::int64_t charged = slot->memory_bytes.load(std::memory_order_relaxed) + bytes;
+  slot->memory_bytes.store(static_cast<std::uint32_t>(Max(charged, 0)), std::memory_order_relaxed);
+}
+
+static bool has_room_for(const ClientSlot *slot, std::size_t bytes) {
+  return slot->memory_bytes.load(std::memory_order_relaxed) + static_cast<std::uint64_t>(bytes) <=
+         static_cast<std::uint64_t>(setting_max_client_memory) * 1024;
+}
+
+std::uint64_t allocate_for_client(ClientSlot *slot, std::size_t bytes) {
+  if (!has_room_for(slot, bytes + kPieceHeader)) return 0;
+  const dsa_pointer allocated = allocate_piece(bytes);
+  if (DsaPointerIsValid(allocated)) charge(slot, static_cast<std::int64_t>(bytes + kPieceHeader));
+  return allocated;
+}
+
+void free_for_client(ClientSlot *slot, std::uint64_t *pointer) {
   const dsa_pointer freed = *pointer;
   *pointer = 0;
-  if (DsaPointerIsValid(freed)) free_piece(freed);
+  if (!DsaPointerIsValid(freed)) return;
+  charge(slot, -static_cast<std::int64_t>(*at<std::uint64_t>(freed - kPieceHeader)));
+  free_piece(freed);
 }
 
 // ------------------------------------------------------------------ start-up settings
 
 std::uint64_t store_startup_settings(ClientSlot *slot, const char *bytes, std::uint32_t length) {
   if (length == 0) return 0;
-  const dsa_pointer stored = allocate_for_client(offsetof(StartupSettings, bytes) + length);
+  const dsa_pointer stored = allocate_for_client(slot, offsetof(StartupSettings, bytes) + length);
   if (!DsaPointerIsValid(stored)) return 0;
   auto *settings = at<StartupSettings>(stored);
   settings->hash = hash_of(bytes, length, 1);
@@ -133,8 +156,8 @@ static void fill_statement(StoredStatement *stored, std::uint64_t hash, std::siz
 }
 
 static dsa_pointer create_statement(std::uint64_t hash, std::size_t query_length, const StatementText &text) {
-  const dsa_pointer created = allocate_for_client(offsetof(StoredStatement, types) + types_bytes(text.type_count) +
-                                                  query_length + 1 + text.settings_length);
+  const dsa_pointer created = allocate_piece(offsetof(StoredStatement, types) + types_bytes(text.type_count) +
+                                             query_length + 1 + text.settings_length);
   if (DsaPointerIsValid(created))
     fill_statement(new (at<StoredStatement>(created)) StoredStatement, hash, query_length, text);
   return created;
@@ -180,7 +203,14 @@ std::uint64_t try_acquire_statement(const StatementText &text) {
 
 static void raise_out_of_memory() {
   ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory"),
-                  errdetail("There is no room for another prepared statement of a client.")));
+                  errdetail("There is no room for another prepared statement of a client."),
+                  errhint("You may need to increase \"%s\".", "sluice.client_memory")));
+}
+
+static void raise_too_much_memory() {
+  ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY),
+                  errmsg("too much memory for prepared statements: a client may use %d kB", setting_max_client_memory),
+                  errhint("Close statements that are not needed, or increase \"%s\".", "sluice.max_client_memory")));
 }
 
 std::uint64_t acquire_statement(const StatementText &text) {
@@ -256,11 +286,19 @@ int count_named_statements(const ClientSlot *slot) {
   return count;
 }
 
-// 0 when there is no memory.
+// A statement that others have, too, counts in full: whether they do is their affair, and may change.
+static std::size_t statement_charge(std::uint64_t statement) {
+  return statement == 0 ? 0 : static_cast<std::size_t>(*at<std::uint64_t>(statement - kPieceHeader));
+}
+
+static std::size_t name_bytes(const char *name, int type_count) {
+  return offsetof(NamedStatement, types) + given_types_bytes(type_count) + name_length(name) + 1;
+}
+
+// 0 when there is no memory.  The client is not charged yet.
 static dsa_pointer create_name(const char *name, std::uint64_t statement, const Oid *types, int type_count) {
   const std::size_t length = name_length(name);
-  const dsa_pointer created =
-      allocate_for_client(offsetof(NamedStatement, types) + given_types_bytes(type_count) + length + 1);
+  const dsa_pointer created = allocate_piece(name_bytes(name, type_count));
   if (!DsaPointerIsValid(created)) return 0;
   auto *named = at<NamedStatement>(created);
   memset(static_cast<void *>(named), 0, offsetof(NamedStatement, types));
@@ -277,17 +315,22 @@ static dsa_pointer create_name(const char *name, std::uint64_t statement, const 
 
 NamedStatement *add_named_statement(ClientSlot *slot, const char *name, std::uint64_t statement, const Oid *types,
                                     int type_count) {
+  const std::size_t bytes = name_bytes(name, type_count) + kPieceHeader + statement_charge(statement);
+  if (!has_room_for(slot, bytes)) raise_too_much_memory();
   const dsa_pointer created = create_name(name, statement, types, type_count);
   if (created == 0) raise_out_of_memory();
   auto *named = at<NamedStatement>(created);
+  named->charged = static_cast<std::uint32_t>(bytes);
+  charge(slot, static_cast<std::int64_t>(bytes));
   named->next = slot->statements;
   slot->statements = created;
   return named;
 }
 
-static void remove_link(std::uint64_t *link) {
+static void remove_link(ClientSlot *slot, std::uint64_t *link) {
   const dsa_pointer removed = *link;
   auto *named = at<NamedStatement>(removed);
+  charge(slot, -static_cast<std::int64_t>(named->charged));
   *link = named->next;
   if (named->statement != 0) release_statement(named->statement);
   free_piece(removed);
@@ -296,12 +339,12 @@ static void remove_link(std::uint64_t *link) {
 bool remove_named_statement(ClientSlot *slot, const char *name) {
   std::uint64_t *link = find_link(slot, name);
   if (link == nullptr) return false;
-  remove_link(link);
+  remove_link(slot, link);
   return true;
 }
 
 void remove_all_named_statements(ClientSlot *slot) {
-  while (slot->statements != 0) remove_link(&slot->statements);
+  while (slot->statements != 0) remove_link(slot, &slot->statements);
 }
 
 // ------------------------------------------------------------------ the unnamed statement
@@ -318,15 +361,21 @@ void remove_unnamed_statement(ClientSlot *slot) {
   if (named == nullptr) return;
   const std::uint64_t statement = named->statement;
   named->statement = 0;
+  charge(slot, -static_cast<std::int64_t>(named->charged));
+  named->charged = 0;
   release_statement(statement);
 }
 
 bool set_unnamed_statement(ClientSlot *slot, std::uint64_t statement, std::uint64_t result) {
   remove_unnamed_statement(slot);
+  const std::size_t bytes = statement_charge(statement);
+  if (!has_room_for(slot, bytes)) return false;
   if (slot->unnamed_statement == 0) slot->unnamed_statement = create_name("", 0, nullptr, 0);
   if (slot->unnamed_statement == 0) return false;
   auto *named = at<NamedStatement>(slot->unnamed_statement);
   named->statement = statement;
+  named->charged = static_cast<std::uint32_t>(bytes);
+  charge(slot, static_cast<std::int64_t>(bytes));
   named->result = result;
   return true;
 }
@@ -335,8 +384,9 @@ void release_client_store(ClientSlot *slot) {
   release_session_settings(slot);
   release_stored_sequences(slot);
   remove_all_named_statements(slot);
-  if (slot->unnamed_statement != 0) remove_link(&slot->unnamed_statement);
-  free_for_client(&slot->startup_settings);
+  if (slot->unnamed_statement != 0) remove_link(slot, &slot->unnamed_statement);
+  free_for_client(slot, &slot->startup_settings);
+  slot->memory_bytes.store(0, std::memory_order_relaxed);
 }
 
 }  // namespace sluice::pg

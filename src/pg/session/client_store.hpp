@@ -70,18 +70,23 @@ struct NamedStatement {
   double total_custom_cost;
   std::int64_t generic_plans;
   std::int64_t custom_plans;
+  std::uint32_t charged;  // bytes its client is charged with: its own and the statement's
   std::uint32_t name_hash;
   std::int32_t type_count;
   bool from_sql;
   Oid types[1];  // [type_count] of parameters, none left to be deduced; then the name
 };
 
-// Memory of the client area, a dsa_pointer; 0, after a word in the log, when there is none.  Never raises.  No
-// LWLock may be held.
-std::uint64_t allocate_for_client(std::size_t bytes);
+// Memory of the client area for this client, a dsa_pointer; 0 when the client has sluice.max_client_memory, or, after a
+// word in the log, when there is none.  Never raises.  No LWLock may be held.  Only for who owns the slot.
+//
+// Each client is charged (ClientSlot::memory_bytes) with what it keeps: these pieces, its names of statements, and the
+// statements in full, shared with others or not.  Beyond its share a statement raises 53200; settings and sequence
+// values pin it to its backend instead, as without memory.
+std::uint64_t allocate_for_client(ClientSlot *slot, std::size_t bytes);
 
 // Frees what `pointer` is the dsa_pointer of, and makes it 0; nothing if it is.
-void free_for_client(std::uint64_t *pointer);
+void free_for_client(ClientSlot *slot, std::uint64_t *pointer);
 
 // Returns 0 and leaves the slot alone when there is no memory.
 std::uint64_t store_startup_settings(ClientSlot *slot, const char *bytes, std::uint32_t length);

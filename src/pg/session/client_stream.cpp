@@ -17,8 +17,11 @@ extern "C" {
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "pg/accept/dispatcher.hpp"
 #include "pg/session/interrupts.hpp"
+#include "pg/session/message_reader.hpp"
 #include "pg/session/session.hpp"
+#include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/stats/error_count.hpp"
 
@@ -35,6 +38,7 @@ struct Stream {
   bool copy_in = false;            // the server reads for itself
   bool lost_sync = false;
   bool sending = false;
+  volatile bool receiving = false;  // bytes may have left the socket that are not in `input` yet
   int input_start = 0, input_end = 0;
   char input[kInputBytes];
   char *output = nullptr;
@@ -72,6 +76,19 @@ const char *stream_input(std::size_t *available) {
 
 void consume_input(std::size_t bytes) { stream.input_start += static_cast<int>(bytes); }
 
+static ssize_t receive(char *target, std::size_t bytes) {
+  ssize_t got;
+  do
+    got = recv(stream.descriptor, target, bytes, MSG_DONTWAIT);
+  while (got < 0 && errno == EINTR);
+  return got;
+}
+
+static Fill outcome_of(ssize_t got) {
+  if (got > 0) return Fill::got_bytes;
+  return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? Fill::would_block : Fill::ended;
+}
+
 Fill fill_stream() {
   if (stream.input_start == stream.input_end) {
     stream.input_start = stream.input_end = 0;
@@ -81,45 +98,33 @@ Fill fill_stream() {
     stream.input_end -= stream.input_start;
     stream.input_start = 0;
   }
-  for (;;) {
-    const ssize_t got = recv(stream.descriptor, stream.input + stream.input_end,
-                             static_cast<size_t>(kInputBytes - stream.input_end), MSG_DONTWAIT);
-    if (got > 0) {
-      stream.input_end += static_cast<int>(got);
-      return Fill::got_bytes;
-    }
-    if (got == 0) return Fill::ended;
-    if (errno == EINTR) continue;
-    if (errno == EAGAIN || errno == EWOULDBLOCK) return Fill::would_block;
-    return Fill::ended;
-  }
+  stream.receiving = true;
+  const ssize_t got =
+      receive(stream.input + stream.input_end, static_cast<size_t>(kInputBytes - stream.input_end));
+  if (got > 0) stream.input_end += static_cast<int>(got);
+  stream.receiving = false;
+  return outcome_of(got);
 }
 
-bool read_exactly(char *target, std::size_t bytes) {
-  const std::size_t buffered = Min(bytes, static_cast<std::size_t>(stream.input_end - stream.input_start));
-  memcpy(target, stream.input + stream.input_start, buffered);
-  stream.input_start += static_cast<int>(buffered);
-  target += buffered;
-  bytes -= buffered;
-  while (bytes > 0) {
-    const ssize_t got = recv(stream.descriptor, target, bytes, MSG_DONTWAIT);
-    if (got > 0) {
-      target += got;
-      bytes -= static_cast<std::size_t>(got);
-    } else if (got < 0 && errno == EINTR) {
-      continue;
-    } else if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-      if (wait_for_socket(stream.descriptor, POLLIN, -1) == Wake::interrupted) handle_interrupts();
-    } else {
-      return false;
-    }
+Fill read_stream(char *target, std::size_t bytes, std::size_t *got) {
+  *got = Min(bytes, static_cast<std::size_t>(stream.input_end - stream.input_start));
+  if (*got > 0) {
+    memcpy(target, stream.input + stream.input_start, *got);
+    stream.input_start += static_cast<int>(*got);
+    return Fill::got_bytes;
   }
-  return true;
+  stream.receiving = true;
+  const ssize_t received = receive(target, bytes);
+  stream.receiving = false;
+  if (received > 0) *got = static_cast<std::size_t>(received);
+  return outcome_of(received);
 }
 
 bool stream_has_ended_early() {
   char byte;
-  if (stream.copy_in || stream.input_start < stream.input_end) return false;
+  // A signal is delivered at the end of recv(), before anybody knows what that has taken: then the question is asked
+  // again when the command begins.
+  if (stream.copy_in || stream.receiving || stream.input_start < stream.input_end) return false;
   const ssize_t got = recv(stream.descriptor, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
   // A connection that was reset is an error once, and its end from then on.
   return got == 0 || (got < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
@@ -133,13 +138,7 @@ void mark_stream_gone() {
 }
 
 // The query stops at its next check for interrupts; what it still sends vanishes.
-static void lose_client() {
-  const int saved_errno = errno;
-  if (!stream.gone) {
-    mark_stream_gone();
-    errno = saved_errno;
-    ereport(COMMERROR, (errcode_for_socket_access(), errmsg("could not send data to client: %m")));
-  }
+static void stop_query() {
   if (session.in_query) {
     session.client_vanished = 1;
     InterruptPending = true;
@@ -147,12 +146,40 @@ static void lose_client() {
   }
 }
 
+static void lose_client() {
+  const int saved_errno = errno;
+  if (!stream.gone) {
+    mark_stream_gone();
+    errno = saved_errno;
+    ereport(COMMERROR, (errcode_for_socket_access(), errmsg("could not send data to client: %m")));
+  }
+  stop_query();
+}
+
+// sluice.send_timeout.  Nothing can be said to a client that does not read, and half
+// a message has been sent: it is lost, as one that has hung up.  08006 is what the
+// server calls that.
+static void give_client_up() {
+  constexpr const char *kMessage = "terminating connection because the client does not read";
+  mark_stream_gone();
+  count_error(ErrorClass::client_end, ERRCODE_CONNECTION_FAILURE, session.pool->role_oid, kMessage);
+  ereport(COMMERROR,
+          (errcode(ERRCODE_CONNECTION_FAILURE), errmsg("%s", kMessage),
+           errdetail("It has taken nothing of the answer for %d ms (\"%s\").", setting_send_timeout,
+                     "sluice.send_timeout")));
+  stop_query();
+}
+
 // The client does not read.  Only the end of this process, or of the client, is
 // a reason to stop waiting: half a message has been sent.
-static void wait_until_writable() {
+static void wait_until_writable(std::int64_t deadline_us) {
   pgstat_report_wait_start(WAIT_EVENT_CLIENT_WRITE);
-  const Wake wake = wait_for_socket(stream.descriptor, POLLOUT, -1);
+  const Wake wake = wait_for_socket(stream.descriptor, POLLOUT, deadline_us);
   pgstat_report_wait_end();
+  if (wake == Wake::timed_out || (deadline_us >= 0 && wake == Wake::interrupted && monotonic_us() >= deadline_us)) {
+    give_client_up();
+    return;
+  }
   if (wake != Wake::interrupted) return;
   session.mail = 0;
   ResetLatch(MyLatch);
@@ -173,6 +200,7 @@ static void wait_until_writable() {
 }
 
 static int send_buffered(bool blocking) {
+  std::int64_t deadline_us = -1;  // of the pause under way
   while (stream.output_start < stream.output_end) {
     if (stream.gone || stream.muted || stream.descriptor < 0) {
       stream.output_start = stream.output_end = 0;
@@ -183,11 +211,13 @@ static int send_buffered(bool blocking) {
              static_cast<size_t>(stream.output_end - stream.output_start), MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent > 0) {
       stream.output_start += static_cast<int>(sent);
+      deadline_us = -1;
     } else if (sent < 0 && errno == EINTR) {
       continue;
     } else if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       if (!blocking) return 0;
-      wait_until_writable();
+      if (deadline_us < 0) deadline_us = idle_deadline_us(setting_send_timeout);
+      wait_until_writable(deadline_us);
     } else {
       lose_client();
       return EOF;
@@ -249,6 +279,12 @@ static void begin_copy_in() {
   AddWaitEventToSet(FeBeWaitSet, WL_SOCKET_WRITEABLE, stream.descriptor, nullptr, nullptr);
   AddWaitEventToSet(FeBeWaitSet, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, nullptr);
   AddWaitEventToSet(FeBeWaitSet, WL_POSTMASTER_DEATH, PGINVALID_SOCKET, nullptr, nullptr);
+  // The request may have come before there was anything to cut short.
+  if (session.told_to_leave) cut_copy_in_short();
+}
+
+void cut_copy_in_short() {
+  if (stream.copy_in) shutdown(stream.descriptor, SHUT_RD);
 }
 
 void end_copy_in() {

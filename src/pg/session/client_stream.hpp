@@ -43,9 +43,8 @@ Fill fill_stream();
 const char *stream_input(std::size_t *available);
 void consume_input(std::size_t bytes);
 
-// Reads exactly `bytes` into `target`, waiting as needed (interrupts are handled
-// meanwhile; may raise).  False when the stream ends before.
-bool read_exactly(char *target, std::size_t bytes);
+// The same, but straight into `target`, up to `bytes`; what is buffered comes first.
+Fill read_stream(char *target, std::size_t bytes, std::size_t *got);
 
 // For the signal handler: the peer has closed, and neither in our buffer nor in
 // the socket is anything left to be executed.
@@ -56,6 +55,10 @@ bool mute_stream(bool on);
 
 // Sends what is buffered.  False when the client has gone.
 bool flush_stream();
+
+// The server's COPY FROM STDIN heeds no cancel while it waits for data: this ends the data instead.  For the signal
+// handler; does nothing when no COPY reads.
+void cut_copy_in_short();
 
 // After an error or at the end of a command: COPY FROM STDIN reads no longer.
 void end_copy_in();

@@ -21,6 +21,7 @@ extern "C" {
 #include "pg/session/client_settings.hpp"
 #include "pg/session/client_stream.hpp"
 #include "pg/session/session.hpp"
+#include "pg/session/socket_options.hpp"
 
 namespace sluice::pg {
 
@@ -61,10 +62,7 @@ static void show_in_activity(BackendType type) {
 
 void receive_client(int descriptor) {
   port.sock = descriptor;
-  // What the server has learnt about the last client's socket.
-  port.keepalives_idle = port.keepalives_interval = port.keepalives_count = port.tcp_user_timeout = 0;
-  port.default_keepalives_idle = port.default_keepalives_interval = port.default_keepalives_count = 0;
-  port.default_tcp_user_timeout = 0;
+  forget_socket_options(&port);
   MyProcPort = &port;
   fill_socket_address(&port.raddr, session.client->address);
   fill_socket_address(&port.laddr, session.client->server_address);
@@ -73,6 +71,7 @@ void receive_client(int descriptor) {
   MyBackendType = B_BACKEND;
   show_in_activity(B_BACKEND);
   apply_client_settings(session.client);
+  follow_socket_options(&port, session.client);
   // The setting may be what it was; what is shown is not.
   pgstat_report_appname(application_name);
   if ((session.client->flags.load(std::memory_order_relaxed) & kClientUncounted) != 0) {

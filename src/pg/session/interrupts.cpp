@@ -77,12 +77,13 @@ static void handle_mail(SIGNAL_ARGS) {
     backend->leave_lease.store(0);
     session.told_to_leave = 1;
     if (session.in_query) request_cancel();
+    cut_copy_in_short();
   }
   if (backend->vanished_lease.load() == lease) {
     backend->vanished_lease.store(0);
     // A client that said all it had to say and goodbye is not lost: its commands
     // are executed, as a direct connection would.
-    if (session.in_query && stream_has_ended_early()) {
+    if (session.in_query && !session.told_to_leave && stream_has_ended_early()) {
       session.client_vanished = 1;
       request_cancel();
     }

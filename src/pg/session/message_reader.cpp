@@ -42,44 +42,96 @@ void raise_idle_timeout() {
   pg_unreachable();
 }
 
+// 57P05 and not 08P01: what it means is that the session ended because its client
+// kept silent, which drivers and pools know how to take (connect again).  A protocol
+// violation would blame the driver, where mostly it is the network.
+static void raise_message_timeout() {
+  ereport_client_end((errcode(ERRCODE_IDLE_SESSION_TIMEOUT),
+                      errmsg("terminating connection due to message timeout"),
+                      errdetail("Nothing of a message that was begun has arrived for %d ms.", setting_message_timeout),
+                      errhint("You may need to increase \"%s\".", "sluice.message_timeout")));
+}
+
+static void leave_if_told() {
+  if (session.told_to_leave)
+    ereport_client_end((errcode(ERRCODE_ADMIN_SHUTDOWN),
+                        errmsg("terminating connection due to administrator command")));
+}
+
 // -1 is none.
 static std::int64_t earlier_deadline(std::int64_t one, std::int64_t other) {
   return one < 0 || (other >= 0 && other < one) ? other : one;
 }
 
-// Waits for input.  False when the stream has ended.
-static bool await_input() {
+// How long a client may take for its next message, from the moment it is waited for: parts of a message buy no time, as
+// on a direct connection.  Otherwise whoever sends half a message would keep the backend, and the locks of its
+// transaction, past every limit.
+struct ReadLimits {
+  bool in_transaction;
+  std::int64_t idle_us;  // deadlines; -1: none
+  std::int64_t pin_us;
+};
+
+static ReadLimits begin_to_wait() {
   const bool in_transaction = IsTransactionOrTransactionBlock();
   const bool between_messages = session.transaction_started && !in_transaction;  // of one extended-protocol cycle
   const bool is_pinned = session.pins != 0 && !in_transaction && !between_messages;
-  const std::int64_t deadline_us =
-      between_messages ? -1 : idle_deadline_us(in_transaction ? IdleInTransactionSessionTimeout : IdleSessionTimeout);
-  const std::int64_t pin_deadline_us = is_pinned ? idle_deadline_us(setting_pin_timeout) : -1;
+  return ReadLimits{
+      in_transaction,
+      between_messages ? -1 : idle_deadline_us(in_transaction ? IdleInTransactionSessionTimeout : IdleSessionTimeout),
+      is_pinned ? idle_deadline_us(setting_pin_timeout) : -1};
+}
 
+// There is no input: sleeps until there may be some, or something else is to be done.  `message_us`: the deadline of
+// sluice.message_timeout, if a message has begun.
+static void wait_for_input(const ReadLimits &limits, std::int64_t message_us) {
+  std::int64_t until_us = limits.idle_us;
+  const std::int64_t statistics_us = limits.in_transaction ? -1 : statistics_deadline_us();
+  until_us = earlier_deadline(until_us, statistics_us);
+  until_us = earlier_deadline(until_us, limits.pin_us);
+  until_us = earlier_deadline(until_us, message_us);
+  pgstat_report_wait_start(WAIT_EVENT_CLIENT_READ);
+  const Wake wake = wait_for_socket(MyProcPort->sock, POLLIN, until_us);
+  pgstat_report_wait_end();
+  if (wake == Wake::interrupted) handle_interrupts();
+  if (wake != Wake::ready && limits.idle_us >= 0 && monotonic_us() >= limits.idle_us) raise_idle_timeout();
+  if (wake != Wake::ready && message_us >= 0 && monotonic_us() >= message_us) raise_message_timeout();
+  if (wake == Wake::timed_out && limits.pin_us >= 0 && monotonic_us() >= limits.pin_us) raise_pin_timeout();
+  if (!limits.in_transaction) flush_due_statistics();
+}
+
+// More of a header.  False when the stream has ended.
+static bool await_input(const ReadLimits &limits) {
+  const std::int64_t message_us = stream_has_input() ? idle_deadline_us(setting_message_timeout) : -1;
   for (;;) {
-    if (session.told_to_leave)
-      ereport_client_end((errcode(ERRCODE_ADMIN_SHUTDOWN),
-                          errmsg("terminating connection due to administrator command")));
-    switch (fill_stream()) {
+    leave_if_told();
+    const Fill fill = fill_stream();
+    if (fill != Fill::would_block) return fill == Fill::got_bytes;
+    wait_for_input(limits, message_us);
+  }
+}
+
+// False when the stream ends before.
+static bool read_exactly(char *target, std::size_t bytes, const ReadLimits &limits) {
+  std::int64_t message_us = -1;  // of the pause under way
+  while (bytes > 0) {
+    std::size_t got;
+    switch (read_stream(target, bytes, &got)) {
       case Fill::got_bytes:
-        return true;
+        target += got;
+        bytes -= got;
+        message_us = -1;
+        break;
       case Fill::ended:
         return false;
       case Fill::would_block:
+        leave_if_told();
+        if (message_us < 0) message_us = idle_deadline_us(setting_message_timeout);
+        wait_for_input(limits, message_us);
         break;
     }
-    std::int64_t until_us = deadline_us;
-    const std::int64_t statistics_us = in_transaction ? -1 : statistics_deadline_us();
-    until_us = earlier_deadline(until_us, statistics_us);
-    until_us = earlier_deadline(until_us, pin_deadline_us);
-    pgstat_report_wait_start(WAIT_EVENT_CLIENT_READ);
-    const Wake wake = wait_for_socket(MyProcPort->sock, POLLIN, until_us);
-    pgstat_report_wait_end();
-    if (wake == Wake::interrupted) handle_interrupts();
-    if (wake == Wake::timed_out && deadline_us >= 0 && monotonic_us() >= deadline_us) raise_idle_timeout();
-    if (wake == Wake::timed_out && pin_deadline_us >= 0 && monotonic_us() >= pin_deadline_us) raise_pin_timeout();
-    if (!in_transaction) flush_due_statistics();
   }
+  return true;
 }
 
 // The server's own answer to what it cannot read goes to the log only.
@@ -97,7 +149,7 @@ static void raise_frame_error(const Frame &frame) {
 }
 
 // An allocation that fails must not lose the position in the stream.
-static bool read_body(StringInfo message, std::uint32_t length) {
+static bool read_body(StringInfo message, std::uint32_t length, const ReadLimits &limits) {
   PG_TRY();
   {
     enlargeStringInfo(message, static_cast<int>(length));
@@ -107,14 +159,14 @@ static bool read_body(StringInfo message, std::uint32_t length) {
     char discarded[1024];
     for (std::uint32_t left = length; left > 0;) {
       const std::uint32_t part = Min(left, static_cast<std::uint32_t>(sizeof(discarded)));
-      if (!read_exactly(discarded, part)) break;
+      if (!read_exactly(discarded, part, limits)) break;
       left -= part;
     }
     session.reading_command = false;  // the stream is in step again: only the command is lost
     PG_RE_THROW();
   }
   PG_END_TRY();
-  if (!read_exactly(message->data, length)) {
+  if (!read_exactly(message->data, length, limits)) {
     log_protocol_violation(_("incomplete message from client"));
     return false;
   }
@@ -128,13 +180,14 @@ static bool read_body(StringInfo message, std::uint32_t length) {
 int read_message(StringInfo message) {
   Frame frame;
 
+  const ReadLimits limits = begin_to_wait();
   session.reading_command = true;
   for (;;) {
     std::size_t available;
     const char *input = stream_input(&available);
     frame = parse_frame(input, available);
     if (frame.status != FrameStatus::incomplete) break;
-    if (!await_input()) {
+    if (!await_input(limits)) {
       session.reading_command = false;
       return EOF;
     }
@@ -148,7 +201,7 @@ int read_message(StringInfo message) {
   // As soon as the type is known an error belongs to this message.
   session.extended_message = frame.extended;
   if (frame.type == 'S' || frame.type == 'X') session.skip_until_sync = false;
-  const bool whole = read_body(message, frame.body_length);
+  const bool whole = read_body(message, frame.body_length, limits);
   session.reading_command = false;
   if (session.backend->state.load(std::memory_order_relaxed) != static_cast<std::uint32_t>(BackendState::active))
     enter_state(BackendState::active, coarse_monotonic_us());

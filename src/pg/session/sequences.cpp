@@ -325,14 +325,14 @@ static SequenceTable *stored_table(const ClientSlot *slot) {
   return slot->sequences == 0 ? nullptr : static_cast<SequenceTable *>(dsa_get_address(client_area(), slot->sequences));
 }
 
-void release_stored_sequences(ClientSlot *slot) { free_for_client(&slot->sequences); }
+void release_stored_sequences(ClientSlot *slot) { free_for_client(slot, &slot->sequences); }
 
 // With room for `count` values.  nullptr, and the old one stays, if there is no memory.
 static SequenceTable *make_room(ClientSlot *slot, std::uint32_t count) {
   SequenceTable *stored = stored_table(slot);
   if (stored != nullptr && stored->capacity >= count) return stored;
   const std::uint32_t capacity = sequence_capacity(count);
-  const dsa_pointer made = allocate_for_client(sequence_table_bytes(capacity));
+  const dsa_pointer made = allocate_for_client(slot, sequence_table_bytes(capacity));
   if (!DsaPointerIsValid(made)) return nullptr;
   release_stored_sequences(slot);
   slot->sequences = made;

@@ -137,7 +137,7 @@ static StoredSettings *stored_settings(const ClientSlot *slot) {
   return static_cast<StoredSettings *>(dsa_get_address(client_area(), slot->session_settings));
 }
 
-void release_session_settings(ClientSlot *slot) { free_for_client(&slot->session_settings); }
+void release_session_settings(ClientSlot *slot) { free_for_client(slot, &slot->session_settings); }
 
 static bool has_room(const config_generic *record) {
   std::size_t length = strlen(record->name);
@@ -166,7 +166,7 @@ static bool store_scratch(ClientSlot *slot, std::uint64_t hash) {
   const StoredSettings *earlier = stored_settings(slot);
   if (earlier != nullptr && earlier->hash == hash) return true;
   const auto length = static_cast<std::uint32_t>(scratch.len);
-  const dsa_pointer created = allocate_for_client(offsetof(StoredSettings, bytes) + length);
+  const dsa_pointer created = allocate_for_client(slot, offsetof(StoredSettings, bytes) + length);
   if (!DsaPointerIsValid(created)) return false;
   auto *settings = static_cast<StoredSettings *>(dsa_get_address(client_area(), created));
   settings->hash = hash;

@@ -123,7 +123,7 @@ void read_slots(Readings &readings) {
   readings.know(Resource::pools, count_pools_in_use(), header.max_pools);
   readings.know(Resource::client_memory,
                 static_cast<double>(header.client_memory_bytes.load(std::memory_order_relaxed)),
-                static_cast<double>(kClientAreaLimitBytes));
+                static_cast<double>(client_area_limit_bytes()));
 }
 
 // ---------------------------------------------------------------- descriptors

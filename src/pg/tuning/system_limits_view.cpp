@@ -436,8 +436,10 @@ void emit_shared_memory(FunctionCallInfo fcinfo) {
   }
   free.explanation =
       dynamic_shared_memory_type == DSM_IMPL_POSIX
-          ? "free there. Start-up settings and prepared statements of clients take up to 512 MB of it, once they need "
-            "more than 1 MB; parallel queries of the server take of it, too"
+          ? psprintf("free there. Start-up settings and prepared statements of clients take up to %d MB of it "
+                     "(sluice.client_memory), once they need more than 1 MB; parallel queries of the server take of "
+                     "it, too",
+                     setting_client_memory)
           : "free there, and of no concern, as dynamic_shared_memory_type is not posix";
   emit_limit(fcinfo, free, judge_limit(free.question), "df -B1 /dev/shm");
 }

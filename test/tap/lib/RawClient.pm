@@ -8,6 +8,8 @@
 #                                   parameters => { application_name => 'x' }, timeout => 60);
 #       dies if it is refused; try_connect returns the client with ->error set instead
 #   my $client = RawClient->open(host => ..., port => ...);      a bare connection, nothing sent yet
+#   $client->start_tls(direct => 1, alpn => [...], ...)     false if it is denied or fails; all bytes that follow are
+#       encrypted (options of TlsLayer; connect and try_connect do it with the option tls => {...})
 #
 # A message is { type => 'D', body => $bytes }.  All reading has a time limit and dies when it passes; the end of the
 # stream is the message { type => 'EOF' }.
@@ -70,6 +72,7 @@ sub try_connect
 {
 	my ($class, %option) = @_;
 	my $self = $class->open(%option);
+	if ($option{tls} && !$self->start_tls(%{ $option{tls} })) { $self->{error} = {}; return $self; }
 	my %parameter = (
 		user => $option{user},
 		(defined $option{dbname} ? (database => $option{dbname}) : ()),
@@ -87,6 +90,44 @@ sub connect
 	die 'connection refused: ' . ($error->{M} || 'closed without a message') . "\n" if defined $error;
 	return $self;
 }
+
+# --- encryption
+
+sub start_tls
+{
+	my ($self, %option) = @_;
+	require TlsLayer;
+	if (!$option{direct})
+	{
+		$self->send_bytes(pack('NN', 8, 80877103));
+		return 0 if $self->read_bytes(1) ne 'S';
+	}
+	return $self->finish_tls(TlsLayer->new(%option));
+}
+
+# Goes on with a handshake of which nothing, or the first flight, has been sent.
+sub finish_tls
+{
+	my ($self, $tls) = @_;
+	my $deadline = time() + $self->{timeout};
+	my $done = $tls->shake_hands('');
+	while (1)
+	{
+		$self->send_bytes($tls->outgoing);
+		last if $done || !defined $done || $self->{at_end};
+		die "no end of the handshake within $self->{timeout} s\n" if time() > $deadline;
+		$self->_receive if IO::Select->new($self->{socket})->can_read(1);
+		$done = $tls->shake_hands($self->{buffer});
+		$self->{buffer} = '';
+	}
+	$self->{tls_error} = $tls->broken;
+	return 0 unless $done;
+	$self->{layer} = $tls;
+	$self->{buffer} = $tls->decrypt('');
+	return 1;
+}
+
+sub tls { return $_[0]{layer} }
 
 sub socket { return $_[0]{socket} }
 sub pid { return $_[0]{pid} }
@@ -198,6 +239,14 @@ sub _scram_final
 sub send_bytes
 {
 	my ($self, $bytes) = @_;
+	$bytes = $self->{layer}->encrypt($bytes) if $self->{layer};
+	return $self->send_plainly($bytes);
+}
+
+# The same past TLS.
+sub send_plainly
+{
+	my ($self, $bytes) = @_;
 	my $socket = $self->{socket};
 	my $offset = 0;
 	my $deadline = time() + $self->{timeout};
@@ -270,10 +319,15 @@ sub _receive
 {
 	my ($self) = @_;
 	$self->{socket}->blocking(0);
-	my $count = sysread($self->{socket}, $self->{buffer}, 1 << 20, length $self->{buffer});
+	my $tls = $self->{layer};
+	my $wire = '';
+	my $count =
+	  $tls ? sysread($self->{socket}, $wire, 1 << 20)
+	  : sysread($self->{socket}, $self->{buffer}, 1 << 20, length $self->{buffer});
 	return 1 if !defined $count && ($!{EAGAIN} || $!{EINTR});
-	$self->{at_end} = 1 if !$count;
-	return $count ? 1 : 0;
+	$self->{buffer} .= $tls->decrypt($wire) if $tls && $count;
+	$self->{at_end} = 1 if !$count || ($tls && ($tls->ended || defined $tls->broken));
+	return $self->{at_end} ? 0 : 1;
 }
 
 # Dies if there is no whole message within the limit (seconds).

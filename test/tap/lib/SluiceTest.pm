@@ -17,6 +17,8 @@
 #
 # Options of the psql and raw calls: dbname, user, password, host, and whatever a connection string may have.
 # The server trusts everyone on the Unix socket unless pg_hba.conf is changed.
+#
+# With SLUICE_TEST_TLS=1 in the environment the clients of the pooled port that name no host use TLS over TCP.
 
 package SluiceTest;
 
@@ -28,6 +30,8 @@ use PostgreSQL::Test::Utils;
 use RawClient;
 use Test::More;
 use Time::HiRes qw(sleep time);
+
+my $over_tls = $ENV{SLUICE_TEST_TLS};
 
 # No waiting in a test may depend on how fast the machine is.
 our $patience_s = $ENV{PG_TEST_TIMEOUT_DEFAULT} || 180;
@@ -47,7 +51,13 @@ fsync = off
 max_connections = 50
 log_min_messages = info
 CONF
-	$node->append_conf('postgresql.conf', "listen_addresses = '127.0.0.1'\n") if $option{tcp};
+	$node->append_conf('postgresql.conf', "listen_addresses = '127.0.0.1'\n") if $option{tcp} || $over_tls;
+	if ($over_tls)
+	{
+		require Certificates;
+		$self->{certificates} = Certificates->new;
+		$node->append_conf('postgresql.conf', $self->{certificates}->conf('server'));
+	}
 	$node->append_conf('postgresql.conf', $option{conf}) if defined $option{conf};
 	$self->start unless defined $option{start} && !$option{start};
 	$self->sql('CREATE EXTENSION pg_sluice') unless $option{no_extension} || defined $option{start} && !$option{start};
@@ -112,7 +122,12 @@ sub _connstr
 }
 
 sub connstr { my ($self, %option) = @_; return $self->_connstr($self->port, %option) }
-sub pool_connstr { my ($self, %option) = @_; return $self->_connstr($self->pool_port, %option) }
+sub pool_connstr
+{
+	my ($self, %option) = @_;
+	%option = (host => '127.0.0.1', sslmode => 'require', %option) if $over_tls;
+	return $self->_connstr($self->pool_port, %option);
+}
 
 sub _psql
 {
@@ -154,7 +169,12 @@ sub _raw
 }
 
 sub raw { my ($self, %option) = @_; return $self->_raw($self->port, %option) }
-sub pool_raw { my ($self, %option) = @_; return $self->_raw($self->pool_port, %option) }
+sub pool_raw
+{
+	my ($self, %option) = @_;
+	%option = (host => '127.0.0.1', tls => {}, %option) if $over_tls && !defined $option{host};
+	return $self->_raw($self->pool_port, %option);
+}
 
 sub wait_until
 {
