@@ -3,7 +3,7 @@
 #   make, make install, make clean   as for any extension; need pg_config
 #   make demo [KEEP=1]               500 clients through a throw-away server, with the views shown
 #   make test                        unit, regression and end-to-end tests, and a minute of fuzzing
-#   make test-unit | test-regress | test-tap [TAP_TESTS="test/tap/..."]
+#   make test-unit | test-model | test-regress | test-tap [TAP_TESTS="test/tap/..."]
 #   make fuzz [FUZZ_SECONDS=15 | FUZZ_RUNS=20000000]
 #                                    hostile bytes for whatever reads a client's: so long, or so often, for each target
 #   make bench                       comparison with a direct connection and PgBouncer
@@ -30,7 +30,7 @@ WERROR = -Werror
 
 FUZZ_PACKAGES = clang libclang-rt-dev
 
-.PHONY: all packages demo test test-unit test-regress test-tap fuzz bench bench-tls bench-state bench-statistics \
+.PHONY: all packages demo test test-unit test-model test-regress test-tap fuzz bench bench-tls bench-state bench-statistics \
   bench-sizing bench-hostile check-postgres
 all:
 
@@ -69,11 +69,12 @@ demo: packages
 test:
 	@test/tools/install_packages.sh $(FUZZ_PACKAGES)
 	@test/tools/run_unit.sh
+	@test/tools/run_model.sh
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_RUNS=$(FUZZ_RUNS) test/tools/run_fuzz.sh
 	@test/tools/run_regress.sh
 	@test/tools/run_tap.sh $(TAP_TESTS)
 
-test-unit test-regress: test-%: packages
+test-unit test-model test-regress: test-%: packages
 	@test/tools/run_$*.sh
 
 test-tap: packages

@@ -84,6 +84,8 @@ void open_client_registry(int epoll) {
     // Clients of an earlier dispatcher: their sockets died with it.
     if (word.state != ClientState::free) {
       release_client_store(&slot);
+      slot.cancel_key.store(0);
+      slot.cancel_pid.store(0);
       slot.word.store(ClientWord{word.generation + 1, kNoIndex, ClientState::free}.pack());
     }
     free_slots[free_count++] = i;
@@ -230,6 +232,8 @@ void forget_client(ClientRef client) {
   close(descriptor);
   release_client_store(&slot);
   slot.pool.store(kNoIndex);
+  slot.cancel_key.store(0);
+  slot.cancel_pid.store(0);
   state.header->clients.fetch_sub(1);
   slot.word.store(ClientWord{word.generation + 1, kNoIndex, ClientState::free}.pack());
   free_slots[free_count++] = client.slot;

@@ -116,6 +116,7 @@ static void end_login(Login *login) {
   (login->previous != nullptr ? login->previous->next : oldest_login) = login->next;
   (login->next != nullptr ? login->next->previous : latest_login) = login->previous;
   MyProcPort = nullptr;
+  if (login->input.data != nullptr) explicit_bzero(login->input.data, static_cast<size_t>(login->input.maxlen));
   // The login may end while its own context is the current one.
   MemoryContextSwitchTo(TopMemoryContext);
   MemoryContextDelete(login->context);
@@ -499,6 +500,7 @@ static void step(Login *login, int type, StringInfo message) {
     MemoryContextSwitchTo(login->context);
   }
   PG_END_TRY();
+  if (message != nullptr) explicit_bzero(message->data, static_cast<size_t>(message->len));
 
   const bool authenticated = error == nullptr && status == AuthenticationStatus::succeeded;
   const bool admitted = authenticated && login->pool != kNoIndex;

@@ -41,6 +41,7 @@
 #include "core/auth/sasl_message.hpp"
 #include "pg/auth/hba_rules.hpp"
 #include "pg/auth/ident_map.hpp"
+#include "pg/auth/secret_memory.hpp"
 #include "pg/auth/shared_catalog.hpp"
 
 extern "C" {
@@ -69,12 +70,14 @@ enum class Expected { password, md5_response, sasl_initial_response, sasl_respon
 constexpr int kLongestPasswordMessage = 65535;
 constexpr int kLongestSaslMessage = static_cast<int>(kSaslMessageLimit);
 constexpr int kMd5SaltLength = 4;
+constexpr int kMd5HexLength = 32;
 
 }  // namespace
 
 struct Authentication {
   Port *port;
   MemoryContext context;
+  MemoryContext secrets;  // of `context`; the steps run in it, see secret_memory.hpp
   MatchedRule rule;
   Oid role;  // InvalidOid: there is none of that name
   Expected expected;
@@ -387,19 +390,23 @@ AuthenticationStatus check_password(Authentication *authentication, StringInfo m
   // As late as the server does it: the secret may have changed since the request.
   const bool role_exists = read_role(user, &role);
   take_secret(authentication, role_exists ? &role : nullptr);
-  if (authentication->secret == nullptr ||
-      plain_crypt_verify(user, authentication->secret, password, &authentication->log_detail) != STATUS_OK)
-    fail_authentication(authentication, authentication->log_detail);
+  const bool verified =
+      authentication->secret != nullptr &&
+      plain_crypt_verify(user, authentication->secret, password, &authentication->log_detail) == STATUS_OK;
+  wipe_freed(strlen(password) + strlen(user) + 1);  // where it was put together for an MD5 hash
+  if (!verified) fail_authentication(authentication, authentication->log_detail);
   return succeed_with_password(authentication, output);
 }
 
 AuthenticationStatus check_md5_response(Authentication *authentication, StringInfo message, StringInfo output) {
   const char *response = read_password(message);
 
-  if (authentication->secret == nullptr ||
+  const bool verified =
+      authentication->secret != nullptr &&
       verify_md5_response(authentication->port->user_name, authentication->secret, response, authentication->md5_salt,
-                          kMd5SaltLength, &authentication->log_detail) != STATUS_OK)
-    fail_authentication(authentication, authentication->log_detail);
+                          kMd5SaltLength, &authentication->log_detail) == STATUS_OK;
+  wipe_freed(kMd5HexLength + kMd5SaltLength + 1);  // where the stored hash was put together with the salt
+  if (!verified) fail_authentication(authentication, authentication->log_detail);
   return succeed_with_password(authentication, output);
 }
 
@@ -480,18 +487,23 @@ AuthenticationStatus begin_authentication(Port *port, MemoryContext context, Str
   auto *authentication = static_cast<Authentication *>(palloc0(sizeof(Authentication)));
   authentication->port = port;
   authentication->context = context;
+  authentication->secrets = create_secret_context(context);
   authentication->expected = Expected::nothing;
   authentication->settled = settled;
   *result = authentication;
 
   // One look at the role serves the rules (groups) and the challenge (secret).
   RoleRow role;
+  MemoryContextSwitchTo(authentication->secrets);
   const bool role_exists = read_role(port->user_name, &role);
+  MemoryContextSwitchTo(context);
   authentication->role = role_exists ? role.oid : InvalidOid;
   authentication->rule = find_hba_rule(port, authentication->role);
+  MemoryContextSwitchTo(authentication->secrets);
   const AuthenticationStatus status = authentication->rule.undecided
                                           ? AuthenticationStatus::wants_name
                                           : start_method(authentication, role_exists ? &role : nullptr, output);
+  if (role_exists && authentication->secret == nullptr) wipe_text(role.secret);  // nothing more to do with it
 
   MemoryContextSwitchTo(caller_context);
   return status;
@@ -499,7 +511,7 @@ AuthenticationStatus begin_authentication(Port *port, MemoryContext context, Str
 
 AuthenticationStatus continue_authentication(Authentication *authentication, StringInfo message, StringInfo output,
                                              int *settled) {
-  const MemoryContext caller_context = MemoryContextSwitchTo(authentication->context);
+  const MemoryContext caller_context = MemoryContextSwitchTo(authentication->secrets);
   authentication->settled = settled;
   const AuthenticationStatus status = process_message(authentication, message, output);
 

@@ -11,6 +11,7 @@
 
 #include "pg/auth/authorization.hpp"
 
+#include "pg/auth/secret_memory.hpp"
 #include "pg/auth/shared_catalog.hpp"
 
 extern "C" {
@@ -27,6 +28,7 @@ namespace {
 void require_login_role(const char *name, RoleRow *role) {
   if (!read_role(name, role))
     ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION), errmsg("role \"%s\" does not exist", name)));
+  wipe_text(role->secret);  // of no use here
   if (!role->may_log_in)
     ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
                     errmsg("role \"%s\" is not permitted to log in", role->name)));

@@ -34,6 +34,7 @@ extern "C" {
 #include "pg/pool/wake_up.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/error_count.hpp"
 #include "pg/stats/event_log.hpp"
 
 namespace sluice::pg {
@@ -319,11 +320,43 @@ static void close_control_channel(std::uint32_t index) {
   book.channel = -1;
 }
 
+// Is this process the worker of this slot?  It has entered its number there before it
+// connected; the postmaster may know it a moment later.
+static bool is_worker_of(std::uint32_t index, int pid) {
+  pid_t started;
+  if (backend_books[index].handle == nullptr || shared().backends[index].pid.load() != pid) return false;
+  switch (GetBackgroundWorkerPid(backend_books[index].handle, &started)) {
+    case BGWH_STARTED:
+      return started == pid;
+    case BGWH_NOT_YET_STARTED:
+      return true;
+    default:
+      return false;
+  }
+}
+
+// kNoIndex: it is no pooled backend of this dispatcher.
+static std::uint32_t find_worker(int pid) {
+  for (std::uint32_t i = 0; i < shared().header->backend_slots; i++)
+    if (is_worker_of(i, pid)) return i;
+  return kNoIndex;
+}
+
+static void report_stranger(int pid) {
+  constexpr const char *kMessage = "refused a connection to the control socket of pg_sluice";
+  count_error(ErrorClass::protocol, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION, InvalidOid, kMessage);
+  if (pid == 0)
+    ereport(LOG, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION), errmsg("%s", kMessage),
+                  errdetail("It came from another user or another pid namespace.")));
+  else
+    ereport(LOG, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION), errmsg("%s", kMessage),
+                  errdetail("Process %d is not a pooled backend, or not the one it says it is.", pid)));
+}
+
 static bool greet_backend(int channel, const ControlMessage &hello) {
   SharedState &state = shared();
-  if (hello.backend >= state.header->backend_slots) return false;
   BackendSlot &backend = state.backends[hello.backend];
-  if (backend.generation.load() != hello.slot || backend_books[hello.backend].handle == nullptr) return false;
+  if (backend.generation.load() != hello.slot) return false;
 
   const std::uint32_t pool_index = backend.pool.load();
   close_control_channel(hello.backend);
@@ -362,24 +395,30 @@ static bool wait_for_hello(int channel) {
 }
 
 // A backend connects and says hello at once, so waiting a moment for it is no
-// risk: only the server's own user reaches the socket.
+// risk.  Anybody else is not waited for.
 void accept_control_channel(int listener) {
   const int channel = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
   ControlMessage hello;
   int descriptor;
 
   if (channel < 0) return;
-  if (!control_peer_is_ours(channel)) {
+  const int peer = control_peer(channel);
+  const std::uint32_t worker = peer == 0 ? kNoIndex : find_worker(peer);
+  if (worker == kNoIndex) {
+    report_stranger(peer);
     close(channel);
     return;
   }
   timeval patience{0, 100000};
   setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
   if (!wait_for_hello(channel) ||
-      receive_control_message(channel, &hello, &descriptor) != ControlReceipt::message ||
-      hello.kind != ControlKind::hello || !greet_backend(channel, hello)) {
+      receive_control_message(channel, &hello, &descriptor) != ControlReceipt::message) {
     close(channel);
+    return;
   }
+  if (descriptor >= 0) close(descriptor);
+  if (hello.backend != worker) report_stranger(peer);
+  if (hello.kind != ControlKind::hello || hello.backend != worker || !greet_backend(channel, hello)) close(channel);
 }
 
 void serve_control_channel(std::uint32_t index) {

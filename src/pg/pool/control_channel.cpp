@@ -55,10 +55,14 @@ int connect_to_control_channel() {
   return channel;
 }
 
-bool control_peer_is_ours(int channel) {
+int control_peer(int channel) {
   ucred peer;
   socklen_t length = sizeof(peer);
-  return getsockopt(channel, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0 && peer.uid == geteuid();
+  if (getsockopt(channel, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return 0;
+  // A process that our pid namespace does not know has the number 0.
+  if (peer.uid == geteuid() && peer.pid > 0) return peer.pid;
+  errno = EACCES;
+  return 0;
 }
 
 bool send_control_message(int channel, const ControlMessage &message, int descriptor) {

@@ -3,7 +3,10 @@
 // How the dispatcher hands copies of clients' sockets to pooled backends.
 //
 // A SOCK_SEQPACKET Unix socket inside the data directory (mode 0700, so only the
-// server's own user reaches it; the peer's credentials are checked besides).
+// server's own user reaches it).  Not every process of that user is one of the
+// server's: the dispatcher listens to nobody but the very process that has
+// registered itself in a backend slot, and speaks about that slot with it only; a
+// backend speaks to the process that is the dispatcher and to no other.
 // Each backend keeps one connection.  Messages have a fixed size and may carry
 // one descriptor (SCM_RIGHTS).
 //
@@ -35,8 +38,10 @@ int listen_on_control_channel();
 // A backend's end.  Returns the connected descriptor, or -1 with errno.
 int connect_to_control_channel();
 
-// True if the peer runs as the same user as this server.
-bool control_peer_is_ours(int channel);
+// The process that has connected (asked by the dispatcher), or that listens (asked by
+// a backend), as the kernel noted it then, if it runs as the same user as this
+// server; else 0 with errno.  Whether it is the right one is for the caller to say.
+int control_peer(int channel);
 
 // Sends without blocking; `descriptor` -1 sends none.  False with errno.
 bool send_control_message(int channel, const ControlMessage &message, int descriptor);

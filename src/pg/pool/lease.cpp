@@ -147,7 +147,11 @@ void join_pool() {
   memset(known_generations, 0, sizeof(std::uint32_t) * shared().header->max_clients);
   before_shmem_exit(leave_pool, 0);
   control = connect_to_control_channel();
-  if (control < 0 || !control_peer_is_ours(control))
+  const int peer = control < 0 ? 0 : control_peer(control);
+  if (peer != 0 && peer != shared().header->dispatcher_pid.load())
+    ereport(FATAL, (errcode(ERRCODE_CONNECTION_FAILURE), errmsg("could not connect to the dispatcher of pg_sluice"),
+                    errdetail("Process %d listens on its control socket.", peer)));
+  if (peer == 0)
     ereport(FATAL, (errcode_for_socket_access(), errmsg("could not connect to the dispatcher of pg_sluice: %m")));
   const bool pulls = open_descriptor_pull(shared().header->dispatcher_pid.load());
   const ControlMessage hello{ControlKind::hello, session.index, session.backend->generation.load(), pulls ? 1u : 0u};

@@ -252,8 +252,9 @@ static bool handle_message(int type, StringInfo message) {
   if (type == EOF || type == 'X') return false;
 
   begin_query();
-  if ((session.client->flags.load(std::memory_order_relaxed) & kClientVanished) != 0 && stream_has_ended_early()) {
-    // Its end was reported before this command was read; nobody will signal again.
+  if ((session.client->flags.load(std::memory_order_relaxed) & (kClientVanished | kClientHungUp)) != 0 &&
+      stream_has_ended_early()) {
+    // Its end was reported before this command was read, or before it had a backend; nobody will signal again.
     session.client_vanished = 1;
     QueryCancelPending = InterruptPending = true;
   }
