@@ -40,8 +40,6 @@ extern "C" {
 namespace sluice::pg {
 
 constexpr std::int64_t kDemandMomentUs = 2000;
-constexpr int kHelloPatienceMs = 100;
-constexpr int kHelloAttempts = 20;
 
 // ------------------------------------------------------------------ census
 
@@ -353,72 +351,69 @@ static void report_stranger(int pid) {
                   errdetail("Process %d is not a pooled backend, or not the one it says it is.", pid)));
 }
 
-static bool greet_backend(int channel, const ControlMessage &hello) {
-  SharedState &state = shared();
-  BackendSlot &backend = state.backends[hello.backend];
-  if (backend.generation.load() != hello.slot) return false;
-
-  const std::uint32_t pool_index = backend.pool.load();
-  close_control_channel(hello.backend);
-  backend_books[hello.backend].channel = channel;
-  backend_books[hello.backend].pulls_descriptors = hello.generation != 0;
+static void watch_control_channel(std::uint32_t index, int channel) {
   epoll_event event{};
+  close_control_channel(index);
   event.events = EPOLLIN | EPOLLRDHUP;
-  event.data.u64 = ClientRef{kControlTag, hello.backend}.pack();
-  const ControlMessage welcome{ControlKind::welcome, hello.backend, 0, 0};
-  if (epoll_ctl(keeper_epoll, EPOLL_CTL_ADD, channel, &event) != 0 ||
-      !send_control_message(channel, welcome, pool_books[pool_index].epoll)) {
-    backend_books[hello.backend].channel = -1;  // the caller closes it; its number will be somebody else's
-    return false;
-  }
-  if (!backend_books[hello.backend].greeted) {
-    const std::int64_t took_us = monotonic_us() - backend.start_requested_us.load(std::memory_order_relaxed);
-    shared().pools[pool_index].starting.fetch_sub(1);
-    pool_books[pool_index].failed_starts = 0;
-    backend_books[hello.backend].pid = backend.pid.load();
-    log_event(EventKind::backend_started, pool_index, backend_books[hello.backend].pid, kNoClient,
-              describe(backend_books[hello.backend].start_reason));
-    if (setting_track_timing) shared().pools[pool_index].start_us.record(static_cast<std::uint64_t>(Max(took_us, 0)));
-  }
-  backend_books[hello.backend].greeted = true;
-  return true;
+  event.data.u64 = ClientRef{kControlTag, index}.pack();
+  if (epoll_ctl(keeper_epoll, EPOLL_CTL_ADD, channel, &event) == 0)
+    backend_books[index].channel = channel;
+  else
+    close(channel);
 }
 
-// News of other workers interrupt the wait; they are no reason to turn this one away.
-static bool wait_for_hello(int channel) {
-  for (int attempt = 0; attempt < kHelloAttempts; attempt++) {
-    errno = 0;
-    if (wait_readable(channel, kHelloPatienceMs)) return true;
-    if (errno != EINTR) return false;
-  }
-  return false;
-}
-
-// A backend connects and says hello at once, so waiting a moment for it is no
-// risk.  Anybody else is not waited for.
+// Only the worker of the slot may connect, and be heard.  What it has to say, its hello
+// first, is waited for like everything else.
 void accept_control_channel(int listener) {
   const int channel = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  ControlMessage hello;
-  int descriptor;
 
   if (channel < 0) return;
   const int peer = control_peer(channel);
   const std::uint32_t worker = peer == 0 ? kNoIndex : find_worker(peer);
-  if (worker == kNoIndex) {
+  if (worker != kNoIndex) {
+    watch_control_channel(worker, channel);
+  } else {
     report_stranger(peer);
     close(channel);
-    return;
   }
-  timeval patience{0, 100000};
-  setsockopt(channel, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-  if (!wait_for_hello(channel) ||
-      receive_control_message(channel, &hello, &descriptor) != ControlReceipt::message) {
-    close(channel);
-    return;
+}
+
+// False: it is not the worker it says it is.
+static bool greet_backend(std::uint32_t index, const ControlMessage &hello) {
+  BackendSlot &backend = shared().backends[index];
+  BackendBook &book = backend_books[index];
+  const std::uint32_t pool_index = backend.pool.load();
+
+  if (hello.backend != index || hello.slot != backend.generation.load()) {
+    report_stranger(backend.pid.load());
+    return false;
   }
-  if (descriptor >= 0) close(descriptor);
-  if (hello.backend != worker) report_stranger(peer);
-  if (hello.kind != ControlKind::hello || hello.backend != worker || !greet_backend(channel, hello)) close(channel);
+  book.pulls_descriptors = hello.generation != 0;
+  const ControlMessage welcome{ControlKind::welcome, index, 0, 0};
+  if (!send_control_message(book.channel, welcome, pool_books[pool_index].epoll)) return false;
+  if (!book.greeted) {
+    const std::int64_t took_us = monotonic_us() - backend.start_requested_us.load(std::memory_order_relaxed);
+    shared().pools[pool_index].starting.fetch_sub(1);
+    pool_books[pool_index].failed_starts = 0;
+    book.pid = backend.pid.load();
+    log_event(EventKind::backend_started, pool_index, book.pid, kNoClient, describe(book.start_reason));
+    if (setting_track_timing) shared().pools[pool_index].start_us.record(static_cast<std::uint64_t>(Max(took_us, 0)));
+  }
+  book.greeted = true;
+  return true;
+}
+
+// False: the channel is to be closed.
+static bool obey_backend(std::uint32_t index, const ControlMessage &message) {
+  switch (message.kind) {
+    case ControlKind::hello:
+      return greet_backend(index, message);
+    case ControlKind::request:
+      if (message.slot < shared().header->max_clients) send_client(index, ClientRef{message.slot, message.generation});
+      return true;
+    default:
+      return true;
+  }
 }
 
 void serve_control_channel(std::uint32_t index) {
@@ -435,8 +430,7 @@ void serve_control_channel(std::uint32_t index) {
         return;
       case ControlReceipt::message:
         if (descriptor >= 0) close(descriptor);
-        if (message.kind == ControlKind::request && message.slot < shared().header->max_clients)
-          send_client(index, ClientRef{message.slot, message.generation});
+        if (!obey_backend(index, message)) close_control_channel(index);
         break;
     }
   }
