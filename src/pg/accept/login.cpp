@@ -138,6 +138,11 @@ static ssize_t receive(Login *login, void *target, std::size_t length) {
   return recv(login->port.sock, target, length, MSG_DONTWAIT);
 }
 
+// From the network: with the handshake and what encryption adds.
+static std::int64_t bytes_received(const Login *login) {
+  return is_encrypted_here(login) ? static_cast<std::int64_t>(received_bytes(login->tls)) : login->received;
+}
+
 static bool send_all(Login *login, const char *bytes, int length) {
   const auto size = static_cast<std::size_t>(length);
   if (length == 0) return true;
@@ -609,7 +614,13 @@ static bool shake_hands(Login *login) {
   handshakes_left--;
   MyProcPort = &login->port;
   MemoryContextSwitchTo(login->context);
-  const Handshake result = continue_handshake(login->tls);
+  Handshake result = continue_handshake(login->tls);
+  if (result != Handshake::finished && exceeds_login_bytes(bytes_received(login))) {
+    ErrorData error;
+    describe_login_bytes(&error);
+    log_protocol_violation(login, error.message);
+    result = Handshake::failed;
+  }
   MemoryContextSwitchTo(TopMemoryContext);
   MyProcPort = nullptr;
   switch (result) {
@@ -769,7 +780,7 @@ void continue_login(ClientRef client) {
     }
     while (login->input.len < login->wanted) {
       const int missing = login->wanted - login->input.len;
-      if (exceeds_login_bytes(login->received + missing)) {
+      if (exceeds_login_bytes(bytes_received(login) + missing)) {
         refuse_bytes(login);
         return;
       }

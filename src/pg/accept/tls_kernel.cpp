@@ -24,7 +24,10 @@
 
 #include <cstring>
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #if defined(SSL_OP_ENABLE_KTLS) && !defined(OPENSSL_NO_KTLS) && __has_include(<linux/tls.h>)
 #include <linux/tls.h>
@@ -41,7 +44,20 @@ constexpr unsigned char kAlertRecord = 21;
 constexpr unsigned char kCloseNotify[] = {1, 0};  // warning, close_notify
 constexpr int kNonceBytes = 12;
 
-void allow_kernel_tls(SSL_CTX *context) { SSL_CTX_set_options(context, SSL_OP_ENABLE_KTLS); }
+// A socket without a connection is refused either way, but for another reason.
+static bool kernel_knows_tls() {
+  const int probe = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return false;
+  const bool known = setsockopt(probe, IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")) == 0 || errno != ENOENT;
+  close(probe);
+  return known;
+}
+
+bool allow_kernel_tls(SSL_CTX *context) {
+  if (!kernel_knows_tls()) return false;
+  SSL_CTX_set_options(context, SSL_OP_ENABLE_KTLS);
+  return true;
+}
 
 static int hex_digit(char digit) {
   if (digit >= '0' && digit <= '9') return digit - '0';
@@ -171,7 +187,7 @@ void say_end_of_kernel_tls(int descriptor) {
 
 namespace sluice::pg {
 
-void allow_kernel_tls(SSL_CTX *) {}
+bool allow_kernel_tls(SSL_CTX *) { return false; }
 void keep_client_secret(ClientSecret *, const char *) {}
 bool move_keys_to_kernel(SSL *, int, const ClientSecret *) { return false; }
 void say_end_of_kernel_tls(int) {}

@@ -22,8 +22,9 @@ struct ClientSecret {
   int length;  // 0 = none
 };
 
-// Before any handshake: lets OpenSSL hand over what it can by itself.
-void allow_kernel_tls(SSL_CTX *context);
+// Before any handshake: lets OpenSSL hand over what it can by itself.  False where the
+// kernel knows nothing of TLS: then nothing needs to be tried for each client.
+bool allow_kernel_tls(SSL_CTX *context);
 
 // A line of OpenSSL's key log (SSL_CTX_set_keylog_callback).
 void keep_client_secret(ClientSecret *secret, const char *line);

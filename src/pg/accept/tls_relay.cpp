@@ -32,6 +32,10 @@
 
 #include "pg/accept/tls_relay.hpp"
 
+extern "C" {
+#include "postmaster/postmaster.h"
+}
+
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
@@ -41,6 +45,7 @@
 #include <unistd.h>
 
 #include "core/pool/shared_state.hpp"
+#include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/shared_memory.hpp"
 
@@ -94,6 +99,10 @@ void open_relays(int epoll, int first_descriptor) {
     const auto numbers = static_cast<std::int64_t>(limit.rlim_cur) - first_descriptor;
     capacity = static_cast<std::uint32_t>(Max(Min(numbers / 2, static_cast<std::int64_t>(capacity)), 0));
   }
+  if (EnableSSL && capacity < client_capacity())
+    ereport(LOG, (errmsg("only %u of %u clients can be served with SSL", capacity, client_capacity()),
+                  errdetail("Each needs two more file descriptors than other clients, unless the kernel encrypts."),
+                  errhint("Raise the limit of open files of the server (LimitNOFILE, ulimit -n).")));
   // Not palloc0(): pages of places that are never used stay untouched.
   relays = static_cast<Relay *>(calloc(capacity + 1, sizeof(Relay)));
   if (relays == nullptr) ereport(FATAL, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
@@ -365,16 +374,24 @@ void serve_relays_with_more() {
   }
 }
 
+// The client's socket and the near end go to the relay's numbers, the far end to the client's.
+static bool place(std::uint32_t index, int descriptor, const int (&pair)[2]) {
+  if (dup3(descriptor, network_of(index), O_CLOEXEC) < 0) return false;
+  epoll_ctl(dispatcher_epoll, EPOLL_CTL_DEL, descriptor, nullptr);
+  if (dup3(pair[0], pair_of(index), O_CLOEXEC) >= 0) {
+    if (dup3(pair[1], descriptor, O_CLOEXEC) >= 0) return true;
+    close(pair_of(index));
+  }
+  close(network_of(index));
+  return false;
+}
+
 bool start_relay(std::uint32_t index, TlsSession *tls, int descriptor) {
   Relay &relay = relays[index];
   int pair[2];
 
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0) return false;
-  const bool placed = dup3(descriptor, network_of(index), O_CLOEXEC) >= 0 && dup3(pair[0], pair_of(index), O_CLOEXEC) >= 0;
-  if (placed) {
-    epoll_ctl(dispatcher_epoll, EPOLL_CTL_DEL, descriptor, nullptr);
-    dup3(pair[1], descriptor, O_CLOEXEC);
-  }
+  const bool placed = place(index, descriptor, pair);
   close(pair[0]);
   close(pair[1]);
   if (!placed) return false;

@@ -83,12 +83,7 @@ void prepare_tls_context(SSL_CTX *context) {
   // may still read.
   SSL_CTX_set_options(context, SSL_OP_IGNORE_UNEXPECTED_EOF);
 #endif
-  if (setting_kernel_tls) {
-    allow_kernel_tls(context);
-    SSL_CTX_set_keylog_callback(context, note_secret);
-  } else {
-    SSL_CTX_set_keylog_callback(context, nullptr);
-  }
+  SSL_CTX_set_keylog_callback(context, setting_kernel_tls && allow_kernel_tls(context) ? note_secret : nullptr);
 }
 
 // ------------------------------------------------------------------ failures
@@ -301,6 +296,10 @@ ssize_t send_encrypted(TlsSession *tls, const void *bytes, std::size_t length) {
 
 bool tls_is_in_kernel(const TlsSession *tls) { return tls->in_kernel; }
 
+std::uint64_t received_bytes(const TlsSession *tls) {
+  return tls->connection != nullptr ? BIO_number_read(SSL_get_rbio(tls->connection)) : 0;
+}
+
 void say_end_of_tls(TlsSession *tls) {
   if (tls->connection == nullptr || !tls->finished) return;
   ERR_clear_error();
@@ -339,6 +338,7 @@ Handshake continue_handshake(TlsSession *) { return Handshake::failed; }
 ssize_t receive_decrypted(TlsSession *, void *, std::size_t) { return -1; }
 ssize_t send_encrypted(TlsSession *, const void *, std::size_t) { return -1; }
 bool tls_is_in_kernel(const TlsSession *) { return false; }
+std::uint64_t received_bytes(const TlsSession *) { return 0; }
 void say_end_of_tls(TlsSession *) {}
 void fill_tls_facts(const Port *, TlsFacts *facts) { memset(facts, 0, sizeof(*facts)); }
 void say_end_of_kernel_tls(int) {}

@@ -41,6 +41,9 @@ ssize_t send_encrypted(TlsSession *tls, const void *bytes, std::size_t length);
 // like any other, and the two functions above are not to be called any more.
 bool tls_is_in_kernel(const TlsSession *tls);
 
+// Bytes the client has sent so far, the handshake included; 0 once the kernel decrypts.
+std::uint64_t received_bytes(const TlsSession *tls);
+
 // Tells the client that nothing follows.
 void say_end_of_tls(TlsSession *tls);
 
