@@ -51,6 +51,7 @@ PGDLLEXPORT void sluice_dispatcher_main(Datum arg);
 #include "pg/auth/name_board.hpp"
 #include "pg/error_response.hpp"
 #include "pg/pool/control_channel.hpp"
+#include "pg/pool/control_server.hpp"
 #include "pg/pool/descriptor_pull.hpp"
 #include "pg/pool/pool_keeper.hpp"
 #include "pg/pool/succession.hpp"

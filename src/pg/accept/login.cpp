@@ -10,6 +10,10 @@
 //
 // Errors of a login (PostgreSQL's own functions raise them) are caught here,
 // told to the client as FATAL, and written to the log as the server would.
+//
+// This file has the stages and the steps between them: reading, parking, refusing,
+// ending, entering the pool.  What a step does is in login_startup, login_encryption,
+// login_admission and the files of auth/.
 
 #include "pg/compat.hpp"
 
@@ -17,21 +21,14 @@
 
 extern "C" {
 #include "access/xact.h"
-#include "common/ip.h"
-#include "common/string.h"
 #include "libpq/libpq-be.h"
-#include "libpq/libpq.h"
 #include "postmaster/postmaster.h"
-#include "utils/builtins.h"
-#include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 }
 
 #include <sys/socket.h>
-#include <unistd.h>
 
-#include "core/accept/startup_options.hpp"
 #include "core/accept/startup_packet.hpp"
 #include "core/session/message.hpp"
 #include "pg/accept/cancel.hpp"
@@ -39,54 +36,22 @@ extern "C" {
 #include "pg/accept/client_port.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
-#include "pg/accept/tls_context.hpp"
+#include "pg/accept/login_admission.hpp"
+#include "pg/accept/login_encryption.hpp"
+#include "pg/accept/login_startup.hpp"
+#include "pg/accept/login_state.hpp"
 #include "pg/accept/tls_relay.hpp"
 #include "pg/accept/tls_session.hpp"
 #include "pg/auth/authentication.hpp"
-#include "pg/auth/authorization.hpp"
 #include "pg/auth/name_board.hpp"
 #include "pg/error_response.hpp"
 #include "pg/pool/pool_keeper.hpp"
 #include "pg/pool/quick_greeting.hpp"
-#include "pg/session/client_store.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/stats/error_count.hpp"
 
 namespace sluice::pg {
-
-enum class LoginStage {
-  startup,
-  handshake,
-  name,  // parked until more is known of the client's host name
-  authentication,
-  admission,  // authenticated, and waits for a pool's slot to become free
-};
-
-struct Login {
-  Login *next, *previous;  // all logins, oldest first: one limit holds for all, so that is the order of deadlines
-  ClientRef client;
-  MemoryContext context;  // holds this struct and all it points to
-  LoginStage stage;
-  bool watched;  // in the dispatcher's epoll set
-  bool rests;    // and there for nothing but the end of its stream
-  std::int64_t started_us;
-  bool ssl_asked, gss_asked;
-  bool waits_for_output;      // of the handshake
-  bool looked_for_handshake;  // at the first byte of the connection
-  TlsSession *tls;            // null = the client has not asked for it
-  std::uint32_t relay;        // reserved for it; kNoIndex = none
-  Port port;
-  StringInfoData input;   // the packet being read
-  int wanted;             // bytes it needs as far as known
-  std::int64_t received;  // bytes of all packets so far
-  StringInfoData output;  // what the step has to say
-  int output_settled;     // of it, bytes that are sent even if the step fails
-  Authentication *authentication;
-  NameWait name_wait;  // while parked
-  StartupPacket packet;  // points into the bytes of `input` it was read from
-  std::uint32_t pool;    // once admitted
-};
 
 static Login **logins = nullptr;  // [client slot]
 static Login *oldest_login = nullptr;
@@ -98,6 +63,8 @@ void open_logins() {
   logins = static_cast<Login **>(MemoryContextAllocZero(
       TopMemoryContext, sizeof(Login *) * (static_cast<Size>(client_capacity()) + 1)));
 }
+
+void begin_turn_of_logins() { renew_handshakes(); }
 
 // ------------------------------------------------------------------ leaving the login
 
@@ -122,36 +89,17 @@ static void end_login(Login *login) {
   MemoryContextDelete(login->context);
 }
 
-static void abandon_login(Login *login) {
+void abandon_login(Login *login) {
   const ClientRef client = login->client;
   if (login->tls != nullptr) say_end_of_tls(login->tls);
   end_login(login);
   forget_client(client);
 }
 
-// ------------------------------------------------------------------ bytes in and out
-
-static bool is_encrypted_here(const Login *login) { return login->tls != nullptr && !tls_is_in_kernel(login->tls); }
-
-static ssize_t receive(Login *login, void *target, std::size_t length) {
-  if (is_encrypted_here(login)) return receive_decrypted(login->tls, target, length);
-  return recv(login->port.sock, target, length, MSG_DONTWAIT);
-}
-
-// From the network: with the handshake and what encryption adds.
-static std::int64_t bytes_received(const Login *login) {
-  return is_encrypted_here(login) ? static_cast<std::int64_t>(received_bytes(login->tls)) : login->received;
-}
-
-static bool send_all(Login *login, const char *bytes, int length) {
-  const auto size = static_cast<std::size_t>(length);
-  if (length == 0) return true;
-  if (is_encrypted_here(login)) return send_encrypted(login->tls, bytes, size) == length;
-  return send(login->port.sock, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) == length;
-}
+// ------------------------------------------------------------------ refusing
 
 // A peer that does not speak the protocol, or hung up in the middle: to the log only.
-static void log_protocol_violation(Login *login, const char *message) {
+void log_protocol_violation(Login *login, const char *message) {
   MyProcPort = &login->port;
   shared().header->protocol_violations.fetch_add(1);
   count_error(ErrorClass::protocol, ERRCODE_PROTOCOL_VIOLATION, InvalidOid, message);
@@ -184,206 +132,7 @@ static void refuse_login(Login *login, const ErrorData *error) {
   abandon_login(login);
 }
 
-// ------------------------------------------------------------------ start-up packet
-
-static void raise_startup_error(const StartupPacket &packet) {
-  if (packet.error == StartupError::unsupported_protocol)
-    ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                    errmsg("unsupported frontend protocol %u.%u: server supports %u.0 to %u.%u",
-                           protocol_major(packet.protocol), protocol_minor(packet.protocol), kProtocolMajor,
-                           kProtocolMajor, 0)));
-  ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("%s", describe(packet.error))));
-}
-
-static void check_replication(const char *value) {
-  bool replication;
-  if (strcmp(value, "database") == 0)
-    replication = true;
-  else if (!parse_bool(value, &replication))
-    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                    errmsg("invalid value for parameter \"%s\": \"%s\"", "replication", value),
-                    errhint("Valid values are: \"false\", 0, \"true\", 1, \"database\".")));
-  if (replication)
-    ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                    errmsg("replication connections are not supported on the pooled port"),
-                    errhint("Connect to port %d, where the server itself serves them.", PostPortNumber)));
-}
-
-static void append_negotiation(StringInfo output, const StartupPacket &packet) {
-  const int start = output->len;
-  appendStringInfoChar(output, 'v');
-  appendBinaryStringInfo(output, "\0\0\0\0", 4);
-  const uint32 newest = pg_hton32(make_protocol(kProtocolMajor, 0));
-  const uint32 count = pg_hton32(static_cast<uint32>(packet.unknown_protocol_option_count));
-  appendBinaryStringInfo(output, reinterpret_cast<const char *>(&newest), 4);
-  appendBinaryStringInfo(output, reinterpret_cast<const char *>(&count), 4);
-  for (std::size_t i = 0; i < packet.unknown_protocol_option_count; i++)
-    appendBinaryStringInfo(output, packet.unknown_protocol_options[i],
-                           static_cast<int>(strlen(packet.unknown_protocol_options[i])) + 1);
-  const uint32 length = pg_hton32(static_cast<uint32>(output->len - start - 1));
-  memcpy(output->data + start + 1, &length, sizeof(length));
-}
-
-static char *copy_name(const char *name) {
-  char *copy = pstrdup(name);
-  if (strlen(copy) >= NAMEDATALEN) copy[NAMEDATALEN - 1] = '\0';
-  return copy;
-}
-
-// Who wants to log in.  Runs in the login's context.
-static void accept_startup_packet(Login *login) {
-  const StartupPacket &packet = login->packet;
-  Port &port = login->port;
-
-  port.proto = packet.protocol;
-  if (packet.kind == StartupKind::invalid) raise_startup_error(packet);
-  // As far as known, for the prefix of the log's lines.
-  if (packet.user != nullptr) port.user_name = copy_name(packet.user);
-  if (packet.database != nullptr) port.database_name = copy_name(packet.database);
-  if (packet.replication != nullptr) check_replication(packet.replication);
-  if (packet.user == nullptr || packet.user[0] == '\0')
-    ereport(ERROR, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION),
-                    errmsg("no PostgreSQL user name specified in startup packet")));
-  if (packet.database == nullptr || packet.database[0] == '\0') port.database_name = copy_name(packet.user);
-  if (packet.application_name != nullptr) {
-    port.application_name = pstrdup(packet.application_name);
-    clean_ascii(port.application_name);
-  }
-  if (protocol_minor(packet.protocol) > 0 || packet.unknown_protocol_option_count > 0)
-    append_negotiation(&login->output, packet);
-}
-
 // ------------------------------------------------------------------ into the pool
-
-static void append_setting(StringInfo settings, const char *name, const char *value) {
-  appendBinaryStringInfo(settings, name, static_cast<int>(strlen(name)) + 1);
-  appendBinaryStringInfo(settings, value, static_cast<int>(strlen(value)) + 1);
-}
-
-// The settings of the start-up packet in the order the server applies them:
-// switches first, then parameters.  application_name has its own place.
-static void collect_startup_settings(Login *login, StringInfo settings) {
-  const StartupPacket &packet = login->packet;
-
-  if (packet.options != nullptr) {
-    const std::size_t buffer_size = options_buffer_bytes(strlen(packet.options)) + kDebugLevelBytes;
-    char *buffer = static_cast<char *>(palloc(buffer_size));
-    auto *options = static_cast<StartupParameter *>(palloc(sizeof(StartupParameter) * 512));
-    const OptionsResult result = parse_startup_options(packet.options, buffer, buffer_size, options, 512);
-    if (result.error == OptionsError::missing_value)
-      ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
-                      errmsg(result.flag == 'c' ? "-c %s requires a value" : "--%s requires a value",
-                             result.argument)));
-    if (result.error != OptionsError::none)
-      ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR),
-                      errmsg("invalid command-line argument for server process: %s",
-                             result.argument != nullptr ? result.argument : packet.options),
-                      errhint("Try \"%s --help\" for more information.", "postgres")));
-    for (std::size_t i = 0; i < result.count; i++) append_setting(settings, options[i].name, options[i].value);
-  }
-  for (std::size_t i = 0; i < packet.parameter_count; i++)
-    if (strcmp(packet.parameters[i].name, "application_name") != 0)
-      append_setting(settings, packet.parameters[i].name, packet.parameters[i].value);
-}
-
-static void check_role_limits(const LoginTarget &target) {
-  if (target.superuser) return;
-  if (target.role_connection_limit >= 0 && count_clients_of_role(target.role) >= target.role_connection_limit)
-    ereport(ERROR, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
-                    errmsg("too many connections for role \"%s\"", target.role_name)));
-  require_unreserved_slot(target);
-}
-
-static void check_database_limits(const LoginTarget &target) {
-  if (target.superuser) return;
-  if (target.database_connection_limit >= 0 &&
-      count_clients_of_database(target.database) >= target.database_connection_limit)
-    ereport(ERROR, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
-                    errmsg("too many connections for database \"%s\"", target.database_name)));
-  check_clients_per_role_and_database(target);
-}
-
-static void log_authorized(Login *login) {
-  if (!Log_connections) return;
-  Port *port = &login->port;
-  StringInfoData message;
-  initStringInfo(&message);
-  appendStringInfo(&message, _("connection authorized: user=%s"), port->user_name);
-  appendStringInfo(&message, _(" database=%s"), port->database_name);
-  if (port->application_name != nullptr) appendStringInfo(&message, _(" application_name=%s"), port->application_name);
-#ifdef USE_SSL
-  if (port->ssl_in_use)
-    appendStringInfo(&message, _(" SSL enabled (protocol=%s, cipher=%s, bits=%d)"), be_tls_get_version(port),
-                     be_tls_get_cipher(port), be_tls_get_cipher_bits(port));
-#endif
-  ereport(LOG, (errmsg_internal("%s", message.data)));
-  pfree(message.data);
-}
-
-// Random numbers are drawn for many clients at once.
-static std::uint32_t draw_cancel_key() {
-  static std::uint32_t keys[64];
-  static std::size_t left = 0;
-  if (left == 0) {
-    if (!pg_strong_random(keys, sizeof(keys)))
-      ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate random cancel key")));
-    left = lengthof(keys);
-  }
-  const std::uint32_t key = keys[--left];
-  keys[left] = 0;
-  return key;
-}
-
-// Everything that can be refused.  Runs in a transaction, in the login's context;
-// fills the slot and returns the pool; kNoIndex if it has to be asked again soon.
-static std::uint32_t admit(Login *login) {
-  LoginTarget target;
-  StringInfoData settings;
-  ClientSlot &slot = shared().clients[login->client.slot];
-
-  authorize_login(&login->port, &target, check_role_limits);
-  check_database_limits(target);
-  const std::uint32_t pool =
-      find_or_create_pool(target.database, target.role, target.database_name, target.role_name);
-  if (pool == kNoIndex && pool_slot_is_coming()) return kNoIndex;  // nothing has been stored yet
-  if (pool == kNoIndex)
-    ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-                    errmsg("too many pools: database \"%s\" and role \"%s\" would need another one",
-                           target.database_name, target.role_name),
-                    errhint("You may need to increase \"%s\".", "sluice.max_pools")));
-  initStringInfo(&settings);
-  collect_startup_settings(login, &settings);
-  if (settings.len > 0 &&
-      store_startup_settings(&slot, settings.data, static_cast<std::uint32_t>(settings.len)) == 0)
-    ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of shared memory"),
-                    errdetail("The start-up settings of the client could not be stored.")));
-  if (login->port.application_name != nullptr)
-    strlcpy(slot.application_name, login->port.application_name, kNameLength);
-
-  if (login->tls != nullptr) {
-    fill_tls_facts(&login->port, &shared().tls[login->client.slot]);
-    slot.flags.fetch_or(kClientTls | (tls_is_in_kernel(login->tls) ? kClientKernelTls : 0));
-  }
-  slot.cancel_key.store(draw_cancel_key());
-  slot.cancel_pid.store(client_cancel_number(login->client));
-
-  pool_learns_superuser(pool, target.superuser);
-  pool_learns_changed_settings(pool);
-  return pool;
-}
-
-// From here on everybody uses the client's socket: it has to be one that needs no
-// decrypting.  False: there are no descriptors left for it.
-static bool clear_the_socket(Login *login) {
-  if (!is_encrypted_here(login)) return true;
-  if (!start_relay(login->relay, login->tls, login->port.sock)) {
-    ereport(LOG, (errcode_for_socket_access(), errmsg("could not make a socket pair for a pooled client: %m")));
-    return false;
-  }
-  login->relay = kNoIndex;
-  login->watched = false;  // it is another socket now
-  return true;
-}
 
 static void enter_pool(Login *login, bool greeted) {
   const ClientRef client = login->client;
@@ -530,116 +279,7 @@ static void step(Login *login, int type, StringInfo message) {
   MemoryContextSwitchTo(TopMemoryContext);
 }
 
-// ------------------------------------------------------------------ encryption
-
-// Handshakes cost up to a millisecond of processor time each: in one round of events
-// only so many, so that pools under pressure are looked after in between.  The
-// sockets of the others stay ready.
-constexpr int kHandshakesPerTurn = 4;
-static int handshakes_left = kHandshakesPerTurn;
-
-void begin_turn_of_logins() { handshakes_left = kHandshakesPerTurn; }
-
-// Over a Unix socket the server does not offer it either.
-static bool may_encrypt(const Login *login) {
-  return tls_is_offered() && login->port.raddr.addr.ss_family != AF_UNIX;
-}
-
-static void refuse_for_want_of_relays(Login *login) {
-  constexpr const char *kMessage = "sorry, too many clients already";
-  MyProcPort = &login->port;
-  ereport(LOG, (errcode(ERRCODE_TOO_MANY_CONNECTIONS), errmsg("too many clients with SSL: no descriptors left for another"),
-                errdetail("Each needs two more than other clients; there are enough for %u.", relay_capacity()),
-                errhint("Raise the limit of open files of the server (LimitNOFILE, ulimit -n).")));
-  MyProcPort = nullptr;
-  append_fatal_response(&login->output, ERRCODE_TOO_MANY_CONNECTIONS, kMessage, nullptr, nullptr);
-  (void)send_all(login, login->output.data, login->output.len);
-  count_error(ErrorClass::limit, ERRCODE_TOO_MANY_CONNECTIONS, InvalidOid, kMessage);
-  shared().header->connections_refused.fetch_add(1);
-  abandon_login(login);
-}
-
-// False, with the login over: there is no place for another encrypted client.
-static bool begin_handshake(Login *login, bool direct) {
-  login->relay = reserve_relay();
-  if (login->relay == kNoIndex) {
-    refuse_for_want_of_relays(login);
-    return false;
-  }
-  if (!direct && send(login->port.sock, "S", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1) {
-    abandon_login(login);
-    return false;
-  }
-  login->tls = open_tls(&login->port, login->context, direct);
-  if (login->tls == nullptr) {
-    abandon_login(login);
-    return false;
-  }
-  login->stage = LoginStage::handshake;
-  return true;
-}
-
-// False: it was asked before.  The login may have ended.
-static bool answer_encryption_request(Login *login) {
-  const bool asks_tls = login->packet.kind == StartupKind::ssl_request;
-  bool &asked = asks_tls ? login->ssl_asked : login->gss_asked;
-
-  if (asked || login->tls != nullptr) return false;
-  asked = true;
-  resetStringInfo(&login->input);
-  login->wanted = kMinStartupPacketLength;
-  if (asks_tls && may_encrypt(login))
-    begin_handshake(login, false);
-  else if (!send_all(login, "N", 1))
-    abandon_login(login);
-  return true;
-}
-
-// A client that begins with a handshake instead of asking (sslnegotiation=direct).
-// False: nothing has come yet, or the login has ended.
-static bool look_for_handshake(Login *login) {
-  constexpr char kHandshakeRecord = 0x16;  // no start-up packet is long enough to begin like that
-  char first = 0;
-
-  if (may_encrypt(login) && recv(login->port.sock, &first, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
-      (errno == EAGAIN || errno == EWOULDBLOCK))
-    return false;
-  login->looked_for_handshake = true;
-  return first != kHandshakeRecord || begin_handshake(login, true);
-}
-
-// True when the client can be read on.
-static bool shake_hands(Login *login) {
-  if (handshakes_left == 0) return false;
-  handshakes_left--;
-  MyProcPort = &login->port;
-  MemoryContextSwitchTo(login->context);
-  Handshake result = continue_handshake(login->tls);
-  if (result != Handshake::finished && exceeds_login_bytes(bytes_received(login))) {
-    ErrorData error;
-    describe_login_bytes(&error);
-    log_protocol_violation(login, error.message);
-    result = Handshake::failed;
-  }
-  MemoryContextSwitchTo(TopMemoryContext);
-  MyProcPort = nullptr;
-  switch (result) {
-    case Handshake::finished:
-      if (login->waits_for_output) watch_for_output(login->client, false);
-      login->stage = LoginStage::startup;
-      return true;
-    case Handshake::wants_input:
-    case Handshake::wants_output:
-      if (login->waits_for_output != (result == Handshake::wants_output) && login->watched)
-        watch_for_output(login->client, result == Handshake::wants_output);
-      login->waits_for_output = result == Handshake::wants_output;
-      return false;
-    case Handshake::failed:
-      abandon_login(login);
-      return false;
-  }
-  return false;
-}
+// ------------------------------------------------------------------ what has been read
 
 // The packet read so far.  Returns false when the login has ended or entered its pool.
 static bool digest_startup(Login *login) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: PostgreSQL
 //
-// The dispatcher's side of pooled backends: starting, retiring and burying them,
-// and the control channel to each.
+// The dispatcher's side of pooled backends: starting, retiring and burying them.
 
 #ifndef SLUICE_PG_POOL_BACKEND_KEEPER_HPP
 #define SLUICE_PG_POOL_BACKEND_KEEPER_HPP
@@ -42,9 +41,6 @@ void retire_outdated_backends(std::uint32_t pool, std::uint64_t role_setting_cha
 
 // Takes notice of workers that have ended.
 void bury_dead_backends(std::int64_t now_us);
-
-// Sends a copy of the client's socket to a backend, or that it has gone.
-void send_client(std::uint32_t backend, ClientRef client);
 
 }  // namespace sluice::pg
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: PostgreSQL
 //
-// What the dispatcher's pool files (pool_keeper, backend_keeper, time_limits)
-// share: the descriptors and handles that belong to this process only.
+// What the dispatcher's pool files (pool_keeper, backend_keeper, control_server,
+// time_limits) share: the descriptors and handles that belong to this process only.
 
 #ifndef SLUICE_PG_POOL_KEEPER_BOOKS_HPP
 #define SLUICE_PG_POOL_KEEPER_BOOKS_HPP

@@ -42,6 +42,7 @@ extern "C" {
 #include "pg/accept/dispatcher.hpp"
 #include "pg/pool/backend_keeper.hpp"
 #include "pg/pool/catalog_watch.hpp"
+#include "pg/pool/control_server.hpp"
 #include "pg/pool/hold_watch.hpp"
 #include "pg/pool/keeper_books.hpp"
 #include "pg/pool/time_limits.hpp"

@@ -47,10 +47,6 @@ void pool_resumes_client(ClientRef client);
 // A client is being forgotten: out of the pool's epoll set.
 void pool_forgets_client(std::uint32_t pool, ClientRef client);
 
-// The control listener has a new connection / a control channel has news.
-void accept_control_channel(int listener);
-void serve_control_channel(std::uint32_t backend);
-
 // What is due: pressure, growth, time limits, retirements, dead workers.
 void keep_pools(std::int64_t now_us);
 
