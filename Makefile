@@ -13,6 +13,7 @@
 #   make bench-sizing                whether the size advised for a pool is a good one
 #   make bench-hostile               what strangers at the door cost those who work
 #   make check-postgres              PostgreSQL's own regression suite, direct and through the pool
+#   make check-kernel-tls            tests of TLS by the kernel, in a virtual machine whose kernel can do it
 #
 # All from `demo` on first install what is missing (Debian packages, as root or with sudo), so they are defined whether
 # or not there is a pg_config yet.  Another server than Debian's: PG_CONFIG=/path/to/pg_config, or PG_MAJOR=16.
@@ -31,7 +32,7 @@ WERROR = -Werror
 FUZZ_PACKAGES = clang libclang-rt-dev
 
 .PHONY: all packages demo test test-unit test-model test-regress test-tap fuzz bench bench-tls bench-state bench-statistics \
-  bench-sizing bench-hostile check-postgres
+  bench-sizing bench-hostile check-postgres check-kernel-tls
 all:
 
 ifneq (,$(PGXS))
@@ -101,3 +102,7 @@ bench-statistics bench-sizing bench-hostile: bench-%: packages
 check-postgres:
 	@test/tools/install_packages.sh dpkg-dev
 	@test/postgres/run.sh
+
+check-kernel-tls: packages
+	@test/tools/install_packages.sh qemu-system-x86 xz-utils
+	@test/tools/run_kernel_tls.sh $(TAP_TESTS)

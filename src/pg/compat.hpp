@@ -384,8 +384,9 @@ inline void refuse_termination(bool of_superuser) {
 #endif
 }
 
-// For a worker whose clients have all been let in before: a session of theirs on the
-// server's own port would not be asked again either.
+// For a worker some client has been let in before: a session of its own on the
+// server's own port would not be asked again either.  New clients are asked when they
+// log in, whoever serves them.
 #if PG_VERSION_NUM >= 170000
 constexpr uint32 kStartsForEstablishedClients = BGWORKER_BYPASS_ALLOWCONN | BGWORKER_BYPASS_ROLELOGINCHECK;
 #else

@@ -21,6 +21,7 @@ max_connections = 30
 sluice.max_pool_size = 2
 sluice.max_backends = 4
 sluice.max_clients = 400
+sluice.kernel_tls = off    # 017 has the kernel's
 CONF
 my $node = $server->node;
 my %tcp = (host => '127.0.0.1');

@@ -243,6 +243,7 @@ $server->stop;
 	# Clients have the numbers from a base on, and 64 are spare; relays share what is above the clients.
 	my $small = SluiceTest->new('small', tcp => 1, conf => $files->conf('server') . <<'CONF');
 sluice.max_clients = 60
+sluice.kernel_tls = off
 sluice.max_pool_size = 1
 sluice.max_backends = 2
 CONF

@@ -90,11 +90,20 @@ foreach my $transactions (1, 3)
 	is(told('CREATE DATABASE copy TEMPLATE two'), "ERROR | 55006 | source database \"two\" $busy", 'nor copied');
 	my $direct = $server->raw(dbname => 'two');
 	is(told('DROP DATABASE two'), 'ERROR | 55006 | database "two" is being accessed by other users | '
-		  . 'There are 1 pooled client(s) and 1 other session(s) using the database.', 'sessions of both kinds are counted');
+		  . 'There is 1 pooled client using the database, and other sessions: 1.', 'sessions of both kinds are counted');
 	$direct->close;
 	is($client->sql('SELECT 2'), '2', 'the client goes on');
 	is(backends_of('two'), $before, 'with the backends there were');
 	$client->close;
+}
+
+# --- a pooled session does not stand in its own way
+{
+	my $client = $server->pool_raw(dbname => 'two');
+	ask($client, 'CREATE DATABASE copy TEMPLATE two');
+	ok(!ref outcome($client), 'a pooled session copies the database it is in');
+	$client->close;
+	$server->sql('DROP DATABASE copy');
 }
 
 # --- where the statement is refused for another reason nobody is disturbed

@@ -32,7 +32,7 @@
 // ClientAuthentication_hook is not called.  Its users (auth_delay is the known
 // one) expect a process of their own that may sleep, log out or die.
 //
-// No function called here waits or ends the process: the catalogs are read
+// No other function called here waits or ends the process: the catalogs are read
 // without the system caches for that reason (shared_catalog.hpp).
 
 #include "pg/auth/authentication.hpp"

@@ -68,10 +68,6 @@ void require_connect_privilege(const RoleRow *role, const DatabaseRow *database)
              errdetail("User does not have CONNECT privilege.")));
 }
 
-}  // namespace
-
-namespace {
-
 // Logins that were allowed.  Looking a login up in the catalogs costs three scans;
 // applications log in as the same role a thousand times.  All of it is forgotten
 // when anything in pg_authid, pg_database or pg_auth_members changes.
@@ -82,10 +78,14 @@ struct AllowedLogin {
 };
 constexpr uint32 kAllowedLogins = 64;
 AllowedLogin allowed_logins[kAllowedLogins];
+uint64 catalog_changes = 0;  // that this process has heard of
 
 extern "C" {
 
-static void forget_allowed_logins(Datum, int, uint32) { memset(allowed_logins, 0, sizeof(allowed_logins)); }
+static void forget_allowed_logins(Datum, int, uint32) {
+  catalog_changes++;
+  memset(allowed_logins, 0, sizeof(allowed_logins));
+}
 
 }  // extern "C"
 
@@ -119,6 +119,9 @@ void authorize_login(const Port *port, LoginTarget *target, CheckRoleLimits chec
     return;
   }
 
+  // Each lock taken below may bring news about what was read before it.  What was
+  // read then decides this login, as on the server's own port, but is not remembered.
+  const uint64 changes = catalog_changes;
   require_login_role(port->user_name, &role);
   memset(target, 0, sizeof(*target));
   target->role = role.oid;
@@ -132,6 +135,7 @@ void authorize_login(const Port *port, LoginTarget *target, CheckRoleLimits chec
   target->database = database.oid;
   strlcpy(target->database_name, database.name, sizeof(target->database_name));
   target->database_connection_limit = database.connection_limit;
+  if (changes != catalog_changes) return;
   strlcpy(known->user, port->user_name, NAMEDATALEN);
   strlcpy(known->database, port->database_name, NAMEDATALEN);
   known->target = *target;

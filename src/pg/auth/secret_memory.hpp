@@ -8,7 +8,8 @@
 // than kSecretBytes are asked for; when the context is deleted, whatever the reason,
 // the block is emptied, taken again piece by piece, and zeroed.
 //
-// Not reached: what did not fit into the block; what a crash leaves in a core file.
+// Not reached: what did not fit into the block (what is above 1 kB has a block of its
+// own); what a crash leaves in a core file.
 
 #ifndef SLUICE_PG_AUTH_SECRET_MEMORY_HPP
 #define SLUICE_PG_AUTH_SECRET_MEMORY_HPP

@@ -13,6 +13,8 @@
 
 #include "pg/pool/catalog_watch.hpp"
 
+#include "core/accept/log_throttle.hpp"
+
 extern "C" {
 #include "access/xact.h"
 #include "utils/inval.h"
@@ -22,6 +24,7 @@ extern "C" {
 
 #include <cstdlib>
 
+#include "pg/accept/dispatcher.hpp"
 #include "pg/auth/shared_catalog.hpp"
 #include "pg/pool/keeper_books.hpp"
 #include "pg/shared_memory.hpp"
@@ -112,6 +115,13 @@ static void follow_in_transaction() {
   CommitTransactionCommand();
 }
 
+static void report_failed_look(const ErrorData *error) {
+  static LogThrottle log{60 * 1000000};
+  if (error->sqlerrcode == ERRCODE_LOCK_NOT_AVAILABLE || !log.note(monotonic_us()).log) return;
+  ereport(LOG, (errcode(error->sqlerrcode), errmsg("could not look for dropped or renamed roles and databases: %s",
+                                                   error->message)));
+}
+
 void follow_catalogs() {
   MemoryContext caller = CurrentMemoryContext;
 
@@ -121,9 +131,13 @@ void follow_catalogs() {
   }
   PG_CATCH();
   {
-    // Somebody has a catalog locked: another time.
+    // Mostly that somebody has a catalog locked: another time.
+    MemoryContextSwitchTo(caller);
+    ErrorData *error = CopyErrorData();
     FlushErrorState();
     AbortCurrentTransaction();
+    report_failed_look(error);
+    FreeErrorData(error);
     catalogs_changed = true;
   }
   PG_END_TRY();

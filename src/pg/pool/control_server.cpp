@@ -26,6 +26,7 @@ extern "C" {
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/accept/log_throttle.hpp"
 #include "core/pool/growth_governor.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
@@ -46,8 +47,6 @@ void send_client(std::uint32_t backend, ClientRef client) {
   send_control_message(backend_books[backend].channel, message, here ? client_descriptor(client.slot) : -1);
 }
 
-// The channel's owner introduces itself with its first message; until then the
-// channel has a number of its own.
 void close_control_channel(std::uint32_t index) {
   BackendBook &book = backend_books[index];
   if (book.channel < 0) return;
@@ -80,7 +79,9 @@ static std::uint32_t find_worker(int pid) {
 
 static void report_stranger(int pid) {
   constexpr const char *kMessage = "refused a connection to the control socket of pg_sluice";
+  static LogThrottle log{5 * 1000000};
   count_error(ErrorClass::protocol, ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION, InvalidOid, kMessage);
+  if (!log.note(monotonic_us()).log) return;
   if (pid == 0)
     ereport(LOG, (errcode(ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION), errmsg("%s", kMessage),
                   errdetail("It came from another user or another pid namespace.")));

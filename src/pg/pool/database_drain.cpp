@@ -174,7 +174,12 @@ static const PoolSlot *pool_of(std::uint32_t index, Oid database) {
 // A client that has not been greeted is still on its way in: it waits, as it would
 // for the lock on the server's own port.
 static bool is_session(const ClientSlot &client) {
-  switch (ClientWord::unpack(client.word.load()).state) {
+  const ClientWord word = ClientWord::unpack(client.word.load());
+  // The one this statement is executed for.
+  if (word.state == ClientState::leased && word.backend < shared().header->backend_slots &&
+      shared().backends[word.backend].pid.load() == MyProcPid)
+    return false;
+  switch (word.state) {
     case ClientState::ready:
     case ClientState::leased:
     case ClientState::idle:
@@ -275,14 +280,26 @@ static void tell_client_to_leave(ClientSlot &client, Oid database) {
   if (ClientWord::unpack(client.word.load()).generation != generation) client.flags.fetch_and(~kClientToLeave);
 }
 
+// Whoever is being let in at this moment is a client afterwards; who comes later has to
+// wait for the lock.
+static void close_the_door(Oid database) {
+  stop_quick_greetings(database);
+  const std::uint32_t request = request_look();
+  const std::int64_t until_us = monotonic_us() + kDrainPatienceUs;
+  while (!look_is_done(request) && monotonic_us() < until_us) pause_a_moment();
+}
+
 // Ends all sessions, or raises an error and ends none.
 static void end_sessions(Oid database) {
   SharedState &state = shared();
 
+  close_the_door(database);
   require_right_to_end_clients(database);
   // Backends without clients are nobody's session: whose role they have is no reason to refuse.
   const std::int64_t until_us = monotonic_us() + kDrainPatienceUs;
   while (count_backends(database, true, true) > 0 && monotonic_us() < until_us) pause_a_moment();
+  // Of clients that were on their way to a backend meanwhile, too.
+  require_right_to_end_clients(database);
   TerminateOtherDBBackends(database);
   for (std::uint32_t i = 0; i < state.header->max_clients; i++) tell_client_to_leave(state.clients[i], database);
   (void)request_look();
@@ -292,14 +309,16 @@ static void end_sessions(Oid database) {
 
 static void refuse_statement(Oid database, const Wanted &wanted, int clients) {
   // Other processes, less those of the pools.
-  const int sessions = Max(CountDBBackends(database) - count_backends(database, false, false), 0);
+  const int own = MyDatabaseId == database ? 1 : 0;
+  const int sessions = Max(CountDBBackends(database) - own - count_backends(database, false, false), 0);
   ereport(ERROR,
           (errcode(ERRCODE_OBJECT_IN_USE),
            wanted.as_source ? errmsg("source database \"%s\" is being accessed by other users", wanted.name)
                             : errmsg("database \"%s\" is being accessed by other users", wanted.name),
            sessions > 0
-               ? errdetail("There are %d pooled client(s) and %d other session(s) using the database.", clients,
-                           sessions)
+               ? errdetail_plural("There is %d pooled client using the database, and other sessions: %d.",
+                                  "There are %d pooled clients using the database, and other sessions: %d.",
+                                  static_cast<unsigned long>(clients), clients, sessions)
                : errdetail_plural("There is %d pooled client using the database.",
                                   "There are %d pooled clients using the database.",
                                   static_cast<unsigned long>(clients), clients)));
@@ -313,12 +332,13 @@ static void drain(Oid database, const Wanted &wanted) {
 
   view.force = wanted.force;
   for (;;) {
+    // Before the count: whoever was let in before that look is in it.
+    view.dispatcher_has_looked = asked && look_is_done(request);
     view.clients = count_clients(database);
     const int backends = count_backends(database, false, false);
     // Those that have attached since they were told have not been told.
     if (backends > view.backends) view.backends_told = false;
     view.backends = backends;
-    view.dispatcher_has_looked = asked && look_is_done(request);
     view.waited_us = monotonic_us() - since_us;
     switch (decide_drain(view)) {
       case DrainStep::tell_clients:

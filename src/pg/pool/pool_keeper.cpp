@@ -40,6 +40,7 @@ extern "C" {
 #include "core/stats/pool_totals.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
+#include "pg/error_response.hpp"
 #include "pg/pool/backend_keeper.hpp"
 #include "pg/pool/catalog_watch.hpp"
 #include "pg/pool/control_server.hpp"
@@ -49,6 +50,7 @@ extern "C" {
 #include "pg/pool/wake_up.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
+#include "pg/stats/error_count.hpp"
 #include "pg/stats/event_log.hpp"
 
 namespace sluice::pg {
@@ -133,6 +135,9 @@ static bool create_pool(std::uint32_t index, Oid database, Oid role, const char 
   PoolSlot &pool = shared().pools[index];
   PoolBook &book = pool_books[index];
 
+  // Nobody finds it until it is complete; whoever has begun to read it notices both changes of the generation.
+  pool.state.store(static_cast<std::uint32_t>(PoolState::free));
+  pool.generation.fetch_add(1);
   close_pool_set(book);
   memset(&book, 0, sizeof(book));
   book.unused_since_us = monotonic_us();
@@ -143,13 +148,13 @@ static bool create_pool(std::uint32_t index, Oid database, Oid role, const char 
   bell_event.data.u64 = kBellEvent;
   if (book.epoll < 0 || book.bell < 0 || epoll_ctl(book.epoll, EPOLL_CTL_ADD, book.bell, &bell_event) != 0) {
     ereport(LOG, (errcode_for_socket_access(), errmsg("could not create the epoll set of a pool: %m")));
+    close_pool_set(book);
     return false;
   }
   // Stale entries are no harm, but the storage must be constructed once.
   pool.wait_queue.construct();
   pool.database_oid = database;
   pool.role_oid = role;
-  pool.state.store(static_cast<std::uint32_t>(PoolState::free));  // readers look away while names change
   strlcpy(pool.database, database_name, kNameLength);
   strlcpy(pool.role, role_name, kNameLength);
   pool.created_at = GetCurrentTimestamp();
@@ -198,8 +203,9 @@ std::uint32_t find_or_create_pool(Oid database, Oid role, const char *database_n
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
     PoolSlot &pool = state.pools[i];
     if (is_open(pool) && pool.database_oid == database && pool.role_oid == role) {
-      strlcpy(pool.database, database_name, kNameLength);  // both may have been renamed
-      strlcpy(pool.role, role_name, kNameLength);
+      // Both may have been renamed.
+      if (strcmp(pool.database, database_name) != 0) strlcpy(pool.database, database_name, kNameLength);
+      if (strcmp(pool.role, role_name) != 0) strlcpy(pool.role, role_name, kNameLength);
       return i;
     }
   }
@@ -351,6 +357,24 @@ void pool_resumes_client(ClientRef client) {
   pool.watched.store(1);
 }
 
+// Nobody would ever see what it sends.
+static void end_unwatched_client(PoolSlot &pool, ClientRef client) {
+  constexpr const char *kMessage = "could not watch the client's connection";
+  StringInfoData words;
+  const int saved_errno = errno;
+
+  if (!change_client_state(client, ClientState::idle, ClientState::closing)) return;
+  pool.armed.fetch_sub(1);
+  errno = saved_errno;
+  ereport(LOG, (errcode(ERRCODE_INSUFFICIENT_RESOURCES), errmsg("%s: %m", kMessage)));
+  count_error(ErrorClass::limit, ERRCODE_INSUFFICIENT_RESOURCES, pool.role_oid, kMessage);
+  initStringInfo(&words);
+  append_fatal_response(&words, ERRCODE_INSUFFICIENT_RESOURCES, kMessage, nullptr, nullptr);
+  send_last_words(client.slot, words.data, words.len);
+  pfree(words.data);
+  forget_client(client);
+}
+
 void pool_parks_client(std::uint32_t pool_index, ClientRef client) {
   PoolSlot &pool = shared().pools[pool_index];
   epoll_event event{};
@@ -362,7 +386,10 @@ void pool_parks_client(std::uint32_t pool_index, ClientRef client) {
   change_client_state(client, ClientState::authenticating, ClientState::idle);
   event.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
   event.data.u64 = client.pack();
-  epoll_ctl(pool_books[pool_index].epoll, EPOLL_CTL_ADD, client_descriptor(client.slot), &event);
+  if (epoll_ctl(pool_books[pool_index].epoll, EPOLL_CTL_ADD, client_descriptor(client.slot), &event) != 0) {
+    end_unwatched_client(pool, client);
+    return;
+  }
   if (!needs_watcher(pool.waiters.load(), pool.armed.load(), pool.queued.load())) return;
   if (pool.lingerers.load() > 0) poke_lingering_backend(pool_index);
   pool.watched.store(1);

@@ -5,6 +5,7 @@
 # RawClient puts it between itself and its socket ($client->start_tls).
 #
 #   my $tls = TlsLayer->new(alpn => ['postgresql'], certificate => $file, key => $file, ciphers => '...',
+#                           ciphersuites => '... of TLS 1.3',
 #                           min_version => 'TLSv1.2', max_version => 'TLSv1.2');
 #   $tls->shake_hands($bytes)    goes on with what has been received: 1 = done, 0 = needs more, undef = failed
 #   $tls->outgoing               bytes to be sent; take them after each other call
@@ -33,6 +34,7 @@ sub new
 	Net::SSLeay::CTX_set_min_proto_version($context, $version{ $option{min_version} }) if $option{min_version};
 	Net::SSLeay::CTX_set_max_proto_version($context, $version{ $option{max_version} }) if $option{max_version};
 	if ($option{ciphers}) { Net::SSLeay::CTX_set_cipher_list($context, $option{ciphers}) or die 'unknown cipher'; }
+	if ($option{ciphersuites}) { Net::SSLeay::CTX_set_ciphersuites($context, $option{ciphersuites}) or die 'unknown cipher'; }
 	if ($option{certificate})
 	{
 		Net::SSLeay::set_cert_and_key($context, $option{certificate}, $option{key}) or die 'cannot use the certificate';
