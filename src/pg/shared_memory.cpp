@@ -73,10 +73,13 @@ static Size segment_bytes() {
 }
 
 // Client slots have the same descriptor number in every process: above all that
-// PostgreSQL's own file layer may use (max_files_per_process) and what libraries open.
+// PostgreSQL's own file layer may use (max_files_per_process), what libraries open, and
+// the dispatcher's own: two for each pool and one for each backend.
 static std::uint32_t choose_descriptor_base() {
+  const auto below = static_cast<std::uint32_t>(max_files_per_process + 256 + 2 * setting_max_pools +
+                                                setting_max_backends + setting_nested_reserve);
   std::uint32_t base = 1024;
-  while (base < static_cast<std::uint32_t>(max_files_per_process) + 256) base += 256;
+  while (base < below) base += 256;
   return base;
 }
 

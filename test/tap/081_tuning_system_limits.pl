@@ -150,7 +150,7 @@ my ($soft, $hard) = read_file("/proc/$dispatcher/limits") =~ /^Max open files\s+
 s/unlimited/9223372036854775807/ foreach $soft, $hard;
 is(limit('RLIMIT_NOFILE (soft)', 'value'), $soft, 'the soft limit is that of the dispatcher');
 is(limit('RLIMIT_NOFILE (hard)', 'value'), $hard, 'and so is the hard one');
-is(limit('RLIMIT_NOFILE (hard)', 'needed'), 1280 + 2000 + 64, 'descriptors are needed for each client, from the first number of clients on');
+is(limit('RLIMIT_NOFILE (hard)', 'needed'), 1536 + 2000 + 64, 'descriptors are needed for each client, from the first number of clients on');
 is(limit('net.core.somaxconn', 'needed'), 2 * 50 + 300, 'the backlog is what the listener asks for');
 is(limit('net.ipv4.ip_local_port_range', "needed || ' ' || verdict"), '2000 information', 'ports are information');
 is(limit('shared memory of pg_sluice', 'value > 1000000'), 't', 'the size of shared memory is shown');

@@ -67,24 +67,41 @@ void report_vanished(std::uint32_t slot) {
   if (pid != 0) kill(pid, SIGUSR2);
 }
 
+// Without looking at all clients: strangers may ask.  The number says the slot, or is
+// that of the backend which keeps its client (session mode).
+static std::uint32_t find_client(std::uint32_t cancel_number) {
+  const SharedState &state = shared();
+  std::uint32_t slot = kNoIndex;
+
+  if (cancel_number >= kFirstCancelNumber) {
+    slot = cancel_number - kFirstCancelNumber;
+  } else if (cancel_number != 0) {
+    for (std::uint32_t i = 0; i < state.header->backend_slots && slot == kNoIndex; i++)
+      if (static_cast<std::uint32_t>(state.backends[i].pid.load()) == cancel_number)
+        slot = state.backends[i].client.load();
+  }
+  if (slot >= client_high_water()) return kNoIndex;
+  const ClientSlot &client = state.clients[slot];
+  const ClientWord word = ClientWord::unpack(client.word.load());
+  const bool has_key = word.state != ClientState::free && word.state != ClientState::authenticating;
+  return has_key && client.cancel_pid.load() == cancel_number ? slot : kNoIndex;
+}
+
 void handle_cancel_request(std::uint32_t cancel_number, std::uint32_t key) {
   SharedState &state = shared();
+  const std::uint32_t i = find_client(cancel_number);
 
-  for (std::uint32_t i = 0; i < client_high_water(); i++) {
-    const ClientSlot &slot = state.clients[i];
-    const ClientWord word = ClientWord::unpack(slot.word.load());
-    if (word.state == ClientState::free || word.state == ClientState::authenticating) continue;
-    if (slot.cancel_pid.load() != cancel_number) continue;
-    // One word each: the comparison takes the same time whatever the key.
-    if ((slot.cancel_key.load() ^ key) != 0) {
-      ereport(LOG, (errmsg("wrong key in cancel request for client %u", i)));
-      return;
-    }
-    state.pools[slot.pool.load()].cancels.fetch_add(1);
-    cancel_query_of(i);
+  if (i == kNoIndex) {
+    ereport(LOG, (errmsg("number %u in cancel request did not match any client", cancel_number)));
     return;
   }
-  ereport(LOG, (errmsg("number %u in cancel request did not match any client", cancel_number)));
+  // One word each: the comparison takes the same time whatever the key.
+  if ((state.clients[i].cancel_key.load() ^ key) != 0) {
+    ereport(LOG, (errmsg("wrong key in cancel request for client %u", i)));
+    return;
+  }
+  state.pools[state.clients[i].pool.load()].cancels.fetch_add(1);
+  cancel_query_of(i);
 }
 
 }  // namespace sluice::pg

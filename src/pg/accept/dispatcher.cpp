@@ -4,8 +4,8 @@
 //
 // One epoll set: listeners, the control listener, control channels, and every
 // client (for input while it logs in, afterwards only for the end of its
-// stream).  Signals are blocked but for the wait itself (epoll_pwait), so that
-// none is lost between looking and sleeping: SIGHUP reloads, SIGTERM ends,
+// stream).  Signals are blocked from looking at what they have left until the wait
+// itself (epoll_pwait), so that none is lost in between: SIGHUP reloads, SIGTERM ends,
 // SIGUSR1 is the postmaster's news about workers, SIGUSR2 a backend's, a resolver's
 // or a SQL function's request to look around.
 
@@ -141,7 +141,7 @@ static void start_up() {
   open_relays(dispatcher.epoll, client_descriptor(client_capacity()));
   open_logins();
   open_name_board();
-  load_tls_context(true);
+  load_tls_context();
   if (!load_authentication_rules()) ereport(FATAL, (errmsg("could not load pg_hba.conf for pooled clients")));
 
   dispatcher.control_listener = listen_on_control_channel();
@@ -177,7 +177,8 @@ static void resume_accepting(std::int64_t now_us) {
 // others waiting.
 constexpr int kAcceptBatch = 32;
 constexpr std::int64_t kAcceptPauseUs = 100000;
-constexpr std::int64_t kAdmissionRetryUs = 10000;
+constexpr std::int64_t kLastWordsUs = 2000000;
+constexpr int kLastWordsPauseMs = 20;
 
 static void pause_accepting(std::int64_t pause_us) {
   dispatcher.accept_paused_until_us = monotonic_us() + pause_us;
@@ -311,10 +312,37 @@ static void say_goodbye() {
   }
 }
 
+static bool some_relayed_client_is_leased() {
+  const SharedState &state = shared();
+  for (std::uint32_t i = 0; i < client_high_water(); i++) {
+    const std::uint32_t flags = state.clients[i].flags.load();
+    if (ClientWord::unpack(state.clients[i].word.load()).state == ClientState::leased && (flags & kClientTls) != 0 &&
+        (flags & kClientKernelTls) == 0)
+      return true;
+  }
+  return false;
+}
+
+// Backends that were told to leave as well tell their clients so; of encrypted ones
+// the dispatcher passes it on.
+static void relay_last_words() {
+  epoll_event events[64];
+  const std::int64_t until_us = monotonic_us() + kLastWordsUs;
+  while (some_relayed_client_is_leased() && monotonic_us() < until_us) {
+    const int count = epoll_wait(dispatcher.epoll, events, lengthof(events), kLastWordsPauseMs);
+    for (int i = 0; i < count; i++) {
+      const ClientRef source = ClientRef::unpack(events[i].data.u64);
+      if (source.slot == kRelayNetworkTag || source.slot == kRelayPairTag) handle_event(events[i]);
+    }
+    if (count == static_cast<int>(lengthof(events))) pg_usleep(kLastWordsPauseMs * 1000);
+  }
+  flush_relays();
+}
+
 static void handle_interrupts() {
   if (ShutdownRequestPending) {
     say_goodbye();
-    flush_relays();
+    relay_last_words();
     // Not 0: if only this worker was told to leave, it is to be started again.
     proc_exit(1);
   }
@@ -323,7 +351,7 @@ static void handle_interrupts() {
     ConfigReloadPending = false;
     ProcessConfigFile(PGC_SIGHUP);
     reread_connection_logging();
-    load_tls_context(false);
+    load_tls_context();
     load_authentication_rules();
     pools_reread_settings();
   }
@@ -336,7 +364,7 @@ static int choose_timeout_ms(std::int64_t now_us) {
   const std::int64_t login_us = expire_logins(now_us);
   std::int64_t sleep_us = pool_keeper_sleep_us();
   if (login_us >= 0 && login_us < sleep_us) sleep_us = login_us;
-  if (retry_admissions() && sleep_us > kAdmissionRetryUs) sleep_us = kAdmissionRetryUs;
+  if (retry_admissions(now_us) && sleep_us > kAdmissionRetryUs) sleep_us = kAdmissionRetryUs;
   const std::int64_t relay_us = expire_relays(now_us);
   if (relay_us >= 0 && relay_us < sleep_us) sleep_us = relay_us;
   if (relays_have_more()) return 0;

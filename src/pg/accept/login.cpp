@@ -492,8 +492,11 @@ void begin_login(int descriptor, const SockAddr &peer) {
   if (login->waits_for_output) watch_for_output(client, true);
 }
 
-bool retry_admissions() {
-  if (!logins_wait_for_pool) return false;
+bool retry_admissions(std::int64_t now_us) {
+  static std::int64_t next_us = 0;
+
+  if (!logins_wait_for_pool || now_us < next_us) return logins_wait_for_pool;
+  next_us = now_us + kAdmissionRetryUs;
   logins_wait_for_pool = false;
   for (Login *login = oldest_login, *next; login != nullptr; login = next) {
     next = login->next;

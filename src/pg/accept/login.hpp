@@ -34,7 +34,10 @@ void continue_parked_logins(std::int64_t now_us);
 
 // Lets those in who have waited for a pool's slot to become free.  True if some
 // still wait.
-bool retry_admissions();
+bool retry_admissions(std::int64_t now_us);
+
+// How often that is worth while.
+constexpr std::int64_t kAdmissionRetryUs = 10000;
 
 // Ends logins that take longer than authentication_timeout.  Returns the time
 // until the next deadline in microseconds, or -1 when nobody is logging in.

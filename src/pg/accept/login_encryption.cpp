@@ -17,8 +17,10 @@
 
 #include <sys/socket.h>
 
+#include "core/accept/log_throttle.hpp"
 #include "pg/accept/client_limits.hpp"
 #include "pg/accept/client_registry.hpp"
+#include "pg/accept/dispatcher.hpp"
 #include "pg/accept/tls_context.hpp"
 #include "pg/accept/tls_relay.hpp"
 #include "pg/error_response.hpp"
@@ -48,6 +50,8 @@ bool send_all(Login *login, const char *bytes, int length) {
   return send(login->port.sock, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL) == length;
 }
 
+constexpr std::int64_t kLogIntervalUs = 5 * 1000000;  // of what strangers can bring about
+
 // ------------------------------------------------------------------ handshake
 
 // Handshakes cost up to a millisecond of processor time each: in one round of events
@@ -65,11 +69,13 @@ static bool may_encrypt(const Login *login) {
 
 static void refuse_for_want_of_relays(Login *login) {
   constexpr const char *kMessage = "sorry, too many clients already";
+  static LogThrottle log{kLogIntervalUs};
   MyProcPort = &login->port;
-  ereport(LOG, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
-                errmsg("too many clients with SSL: no descriptors left for another"),
-                errdetail("Each needs two more than other clients; there are enough for %u.", relay_capacity()),
-                errhint("Raise the limit of open files of the server (LimitNOFILE, ulimit -n).")));
+  if (log.note(monotonic_us()).log)
+    ereport(LOG, (errcode(ERRCODE_TOO_MANY_CONNECTIONS),
+                  errmsg("too many clients with SSL: no descriptors left for another"),
+                  errdetail("Each needs two more than other clients; there are enough for %u.", relay_capacity()),
+                  errhint("Raise the limit of open files of the server (LimitNOFILE, ulimit -n).")));
   MyProcPort = nullptr;
   append_fatal_response(&login->output, ERRCODE_TOO_MANY_CONNECTIONS, kMessage, nullptr, nullptr);
   (void)send_all(login, login->output.data, login->output.len);
@@ -137,7 +143,9 @@ bool shake_hands(Login *login) {
   if (result != Handshake::finished && exceeds_login_bytes(bytes_received(login))) {
     ErrorData error;
     describe_login_bytes(&error);
-    log_protocol_violation(login, error.message);
+    count_error(ErrorClass::limit, error.sqlerrcode, InvalidOid, error.message);
+    ereport(COMMERROR, (errcode(error.sqlerrcode), errmsg_internal("%s", error.message),
+                        errhint("%s", error.hint)));
     result = Handshake::failed;
   }
   MemoryContextSwitchTo(TopMemoryContext);
@@ -167,7 +175,13 @@ bool shake_hands(Login *login) {
 bool clear_the_socket(Login *login) {
   if (!is_encrypted_here(login)) return true;
   if (!start_relay(login->relay, login->tls, login->port.sock)) {
-    ereport(LOG, (errcode_for_socket_access(), errmsg("could not make a socket pair for a pooled client: %m")));
+    constexpr const char *kMessage = "could not make a socket pair for the client";
+    static LogThrottle log{kLogIntervalUs};
+    if (log.note(monotonic_us()).log) ereport(LOG, (errcode_for_socket_access(), errmsg("%s: %m", kMessage)));
+    count_error(ErrorClass::limit, ERRCODE_INSUFFICIENT_RESOURCES, InvalidOid, kMessage);
+    resetStringInfo(&login->output);
+    append_fatal_response(&login->output, ERRCODE_INSUFFICIENT_RESOURCES, kMessage, nullptr, nullptr);
+    (void)send_all(login, login->output.data, login->output.len);
     return false;
   }
   login->relay = kNoIndex;

@@ -9,12 +9,14 @@
 // A key whose passphrase may be asked for only once (ssl_passphrase_command without
 // ssl_passphrase_command_supports_reload) has been loaded by the postmaster, and
 // the dispatcher, being its child, has inherited the result.  That is why the
-// context of the server's start is kept: from a start that fails to load it, no
-// dispatcher comes.  Contexts of the postmaster's later reloads are not: nothing
-// here learns whether they succeeded.
+// context of the server's start is kept, for a dispatcher that cannot load one of its
+// own: from a start that fails to load it, no dispatcher comes.  Contexts of the
+// postmaster's later reloads are not kept: nothing here learns whether they succeeded.
 //
-// A module that installs its own hook and does not call ours is not a problem: the
-// dispatcher puts ours in front again before it loads anything.
+// Other modules have such hooks, too.  One that does not call ours is not a problem:
+// the dispatcher puts ours in front again before it loads anything.  One that does
+// would then be called by us and call us; so it gets from us what ours was put in front of
+// when the library was loaded.
 
 #include "pg/accept/tls_context.hpp"
 
@@ -29,7 +31,9 @@ namespace sluice::pg {
 
 #ifdef USE_OPENSSL
 
+static openssl_tls_init_hook_typ found_at_load = nullptr;
 static openssl_tls_init_hook_typ next_hook = nullptr;
+static bool inside = false;
 static SSL_CTX *of_server_start = nullptr;
 static SSL_CTX *latest = nullptr;   // shown to the hook; perhaps never finished
 static SSL_CTX *in_force = nullptr;
@@ -42,8 +46,15 @@ static void replace(SSL_CTX *&kept, SSL_CTX *context) {
 extern "C" {
 
 static void note_context(SSL_CTX *context, bool server_starts) {
+  if (inside) {
+    if (found_at_load != nullptr) found_at_load(context, server_starts);
+    return;
+  }
+  inside = true;
   if (next_hook != nullptr) next_hook(context, server_starts);
-  SSL_CTX *&kept = server_starts && !IsUnderPostmaster ? of_server_start : latest;
+  inside = false;
+  if (!IsUnderPostmaster && !server_starts) return;
+  SSL_CTX *&kept = IsUnderPostmaster ? latest : of_server_start;
   SSL_CTX_up_ref(context);
   replace(kept, context);
 }
@@ -56,10 +67,9 @@ static void put_hook_in_front() {
   openssl_tls_init_hook = note_context;
 }
 
-void keep_server_tls_context() { put_hook_in_front(); }
-
-static bool key_can_be_loaded_again() {
-  return ssl_passphrase_command[0] == '\0' || ssl_passphrase_command_supports_reload;
+void keep_server_tls_context() {
+  found_at_load = openssl_tls_init_hook;
+  put_hook_in_front();
 }
 
 static void take_into_force(SSL_CTX *context) {
@@ -68,21 +78,17 @@ static void take_into_force(SSL_CTX *context) {
   prepare_tls_context(context);
 }
 
-void load_tls_context(bool dispatcher_starts) {
+void load_tls_context() {
   if (!EnableSSL) {
     replace(in_force, nullptr);
     return;
   }
-  const bool inherited = dispatcher_starts && of_server_start != nullptr;
-  if (inherited && !key_can_be_loaded_again()) {
-    take_into_force(of_server_start);
-    return;
-  }
+  inside = false;  // a hook may have left by an error
   put_hook_in_front();
   const bool loaded = secure_initialize(false) == 0 && latest != nullptr;
   if (loaded)
     take_into_force(latest);
-  else if (inherited)
+  else if (in_force == nullptr && of_server_start != nullptr)
     take_into_force(of_server_start);
   replace(latest, nullptr);
   if (!loaded)
@@ -98,7 +104,7 @@ SSL_CTX *tls_context() { return in_force; }
 #else
 
 void keep_server_tls_context() {}
-void load_tls_context(bool) {}
+void load_tls_context() {}
 bool tls_is_offered() { return false; }
 
 #endif

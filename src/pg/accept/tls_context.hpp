@@ -18,8 +18,8 @@ void keep_server_tls_context();
 
 // In the dispatcher, at its start and after a reload of the settings: loads what
 // the settings say now.  What cannot be loaded is logged by the server's own code;
-// then the former configuration stays in force, as in the postmaster.
-void load_tls_context(bool dispatcher_starts);
+// then the former configuration stays in force, at first that of the server's start.
+void load_tls_context();
 
 // Whether clients are offered TLS.
 bool tls_is_offered();

@@ -25,10 +25,12 @@
 //   The client ends its stream: what it has said is passed on, then the near end is
 //   shut for writing; the dispatcher sees a hang-up of the client, as on any socket.
 //   The dispatcher forgets the client (it shuts the far end): what is left for the
-//   client is sent, then close_notify, then the relay ends.  A client that does not take
-//   it has kLingerUs for it.  A relay may therefore outlive its client's slot; that is
-//   why relays have places of their own.
-//   Errors on the network end both at once; unread bytes are lost with the client.
+//   client is sent, then close_notify, then the relay ends.  A client that takes nothing
+//   of it for kLingerUs, or takes longer than kLongestLingerUs, is dropped.  A relay may
+//   therefore outlive its client's slot; that is why relays have places of their own.  If
+//   none is free, the one that has lingered longest makes room.
+//   A reset or an error on the network ends both at once; unread bytes are lost with
+//   the client.
 
 #include "pg/accept/tls_relay.hpp"
 
@@ -44,6 +46,7 @@ extern "C" {
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "core/accept/log_throttle.hpp"
 #include "core/pool/shared_state.hpp"
 #include "pg/accept/client_registry.hpp"
 #include "pg/accept/dispatcher.hpp"
@@ -56,6 +59,7 @@ namespace sluice::pg {
 constexpr std::size_t kPieceBytes = 16384;  // of one TLS record
 constexpr int kPiecesPerTurn = 8;
 constexpr std::int64_t kLingerUs = 10 * 1000000;
+constexpr std::int64_t kLongestLingerUs = 300 * static_cast<std::int64_t>(1000000);
 
 struct Leftover {
   char *bytes;  // malloc'd while there is one
@@ -66,11 +70,15 @@ struct Relay {
   SSL *connection;  // null: the place is free, or only reserved
   Leftover to_pair, to_network;
   std::uint32_t network_events, pair_events;  // watched for
+  bool network_watched, pair_watched;
   bool client_ended;                          // nothing more comes from the client
   bool pair_shut;                             // and everybody knows
   bool pair_ended;                            // nothing more comes for the client
   bool wants_output;                          // OpenSSL has to write before it can read
-  std::int64_t linger_until_us;               // 0 = not lingering
+  bool lingers;
+  std::int64_t linger_since_us, linger_until_us;
+  std::uint32_t earlier, later;               // among those that linger, by linger_until_us
+  KeyChanges key_changes;
   bool in_more;
   std::uint32_t next;  // free place, or relay with more to do
 };
@@ -82,7 +90,7 @@ static std::uint32_t capacity = 0;
 static std::uint32_t used = 0;  // places at and above this have never been used
 static std::uint32_t first_free = kNoIndex;
 static std::uint32_t first_more = kNoIndex;
-static std::uint32_t lingering = 0;
+static std::uint32_t first_lingering = kNoIndex, last_lingering = kNoIndex;
 static char scratch[kPieceBytes];
 
 static int network_of(std::uint32_t relay) { return first_number + static_cast<int>(relay) * 2; }
@@ -110,7 +118,10 @@ void open_relays(int epoll, int first_descriptor) {
 
 std::uint32_t relay_capacity() { return capacity; }
 
+static void end_relay(std::uint32_t index);
+
 std::uint32_t reserve_relay() {
+  if (first_free == kNoIndex && used == capacity && first_lingering != kNoIndex) end_relay(first_lingering);
   std::uint32_t relay = first_free;
   if (relay != kNoIndex)
     first_free = relays[relay].next;
@@ -138,13 +149,38 @@ static void join_more(std::uint32_t index) {
   first_more = index;
 }
 
+// ------------------------------------------------------------------ lingering
+
+static void stop_lingering(std::uint32_t index) {
+  Relay &relay = relays[index];
+  (relay.earlier != kNoIndex ? relays[relay.earlier].later : first_lingering) = relay.later;
+  (relay.later != kNoIndex ? relays[relay.later].earlier : last_lingering) = relay.earlier;
+  relay.lingers = false;
+}
+
+// Everybody lingers equally long, so whoever joins is the last.
+static void linger(std::uint32_t index, std::int64_t now_us) {
+  Relay &relay = relays[index];
+  if (relay.lingers)
+    stop_lingering(index);
+  else
+    relay.linger_since_us = now_us;
+  relay.lingers = true;
+  relay.client_ended = true;  // whatever it still says, nobody is there
+  relay.linger_until_us = now_us + kLingerUs;
+  relay.earlier = last_lingering;
+  relay.later = kNoIndex;
+  (last_lingering != kNoIndex ? relays[last_lingering].later : first_lingering) = index;
+  last_lingering = index;
+}
+
 static void end_relay(std::uint32_t index) {
   Relay &relay = relays[index];
   if (relay.in_more) leave_more(index);
+  if (relay.lingers) stop_lingering(index);
   free(relay.to_pair.bytes);
   free(relay.to_network.bytes);
   SSL_free(relay.connection);
-  if (relay.linger_until_us != 0) lingering--;
   close(pair_of(index));
   shutdown(network_of(index), SHUT_RDWR);
   close(network_of(index));
@@ -154,30 +190,36 @@ static void end_relay(std::uint32_t index) {
 
 // ------------------------------------------------------------------ watching
 
-static void watch(std::uint32_t index, bool network, std::uint32_t events) {
+// `wanted` is false when nothing more is to be heard of a descriptor, not even that it
+// has hung up.  False: the kernel has no room for it.
+static bool watch(std::uint32_t index, bool network, bool wanted, std::uint32_t events) {
   Relay &relay = relays[index];
-  std::uint32_t &watched = network ? relay.network_events : relay.pair_events;
-  if (events == watched) return;
+  bool &watched = network ? relay.network_watched : relay.pair_watched;
+  std::uint32_t &watched_events = network ? relay.network_events : relay.pair_events;
+  if (wanted == watched && events == watched_events) return true;
   epoll_event event{};
   event.events = events;
   event.data.u64 = ClientRef{network ? kRelayNetworkTag : kRelayPairTag, index}.pack();
-  const int action = watched == 0 ? EPOLL_CTL_ADD : events == 0 ? EPOLL_CTL_DEL : EPOLL_CTL_MOD;
-  epoll_ctl(dispatcher_epoll, action, network ? network_of(index) : pair_of(index), &event);
-  watched = events;
+  const int action = !wanted ? EPOLL_CTL_DEL : watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+  if (epoll_ctl(dispatcher_epoll, action, network ? network_of(index) : pair_of(index), &event) != 0) return false;
+  watched = wanted;
+  watched_events = events;
+  return true;
 }
 
 static bool is_full(const Leftover &leftover) { return leftover.bytes != nullptr; }
 
-static void watch_what_is_wanted(std::uint32_t index) {
+static bool watch_what_is_wanted(std::uint32_t index) {
   const Relay &relay = relays[index];
-  const bool reads_network = !relay.client_ended && !is_full(relay.to_pair);
-  const bool reads_pair = !relay.pair_ended && !is_full(relay.to_network);
-  std::uint32_t network = reads_network ? static_cast<std::uint32_t>(EPOLLIN) : 0u;
-  std::uint32_t pair = reads_pair ? static_cast<std::uint32_t>(EPOLLIN) : 0u;
+  std::uint32_t network = 0, pair = 0;
+  if (!relay.client_ended && !is_full(relay.to_pair)) network |= EPOLLIN;
   if (is_full(relay.to_network) || relay.wants_output) network |= EPOLLOUT;
+  if (!relay.pair_ended && !is_full(relay.to_network)) pair |= EPOLLIN;
   if (is_full(relay.to_pair)) pair |= EPOLLOUT;
-  watch(index, true, network);
-  watch(index, false, pair);
+  // While nothing is read from the near end only this says that the client was forgotten.
+  if (!relay.pair_ended && !relay.lingers) pair |= EPOLLRDHUP;
+  // A reset is reported unasked.
+  return watch(index, true, !relay.client_ended || network != 0, network) && watch(index, false, pair != 0, pair);
 }
 
 // ------------------------------------------------------------------ moving bytes
@@ -269,7 +311,7 @@ static Moved read_network(std::uint32_t index) {
       relay.wants_output = true;
       return Moved::nothing;
     case SSL_ERROR_WANT_READ:
-      return Moved::nothing;
+      return has_too_many(relay.key_changes) ? Moved::network_gone : Moved::nothing;
     case SSL_ERROR_ZERO_RETURN:
       relay.client_ended = true;
       return Moved::nothing;
@@ -327,12 +369,13 @@ static Moved move_to_pair(std::uint32_t index) {
 static Moved move_to_network(std::uint32_t index) {
   Relay &relay = relays[index];
   Moved moved = Moved::all;
+  const std::uint64_t sent_before = BIO_number_written(SSL_get_wbio(relay.connection));
   for (int piece = 0; moved == Moved::all && piece < kPiecesPerTurn; piece++) moved = move_piece_to_network(index);
-  if (relay.pair_ended && relay.linger_until_us == 0) {
-    relay.client_ended = true;  // whatever it still says, nobody is there
-    relay.linger_until_us = monotonic_us() + kLingerUs;
-    lingering++;
-  }
+  if (moved == Moved::network_gone) return moved;
+  const std::int64_t now_us = relay.pair_ended || relay.lingers ? monotonic_us() : 0;
+  const bool progress = BIO_number_written(SSL_get_wbio(relay.connection)) != sent_before;
+  if (!relay.lingers ? relay.pair_ended : progress && now_us - relay.linger_since_us < kLongestLingerUs)
+    linger(index, now_us);
   return moved;
 }
 
@@ -342,14 +385,24 @@ static void end_in_order(std::uint32_t index) {
   end_relay(index);
 }
 
+static void end_unwatched(std::uint32_t index) {
+  static LogThrottle log{60 * 1000000};
+  if (log.note(monotonic_us()).log)
+    ereport(LOG, (errcode_for_socket_access(), errmsg("could not watch the connection of a client with SSL: %m")));
+  end_relay(index);
+}
+
 void serve_relay(std::uint32_t index, bool network, std::uint32_t events) {
+  if (index >= capacity || relays[index].connection == nullptr) return;
   Relay &relay = relays[index];
-  if (index >= capacity || relay.connection == nullptr) return;
+  if (network && (events & (EPOLLERR | EPOLLHUP)) != 0) {
+    end_relay(index);
+    return;
+  }
   const bool to_pair = network ? (events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0 || relay.wants_output
                                : (events & EPOLLOUT) != 0;
-  // A network that has hung up is found out by writing, if nothing is read from it any more.
-  const bool to_network = network ? (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) != 0
-                                  : (events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0;
+  const bool to_network = network ? (events & EPOLLOUT) != 0 : (events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0;
+  if (!network && (events & (EPOLLRDHUP | EPOLLHUP)) != 0 && !relay.lingers) linger(index, monotonic_us());
   if ((to_pair && move_to_pair(index) == Moved::network_gone) ||
       (to_network && move_to_network(index) == Moved::network_gone)) {
     end_relay(index);
@@ -357,8 +410,8 @@ void serve_relay(std::uint32_t index, bool network, std::uint32_t events) {
   }
   if (relay.pair_ended && !is_full(relay.to_network))
     end_in_order(index);
-  else
-    watch_what_is_wanted(index);
+  else if (!watch_what_is_wanted(index))
+    end_unwatched(index);
 }
 
 bool relays_have_more() { return first_more != kNoIndex; }
@@ -399,7 +452,7 @@ bool start_relay(std::uint32_t index, TlsSession *tls, int descriptor) {
   // Not SSL_set_fd(), which would forget what the kernel already encrypts.
   BIO_set_fd(SSL_get_rbio(relay.connection), network_of(index), BIO_NOCLOSE);
   SSL_set_read_ahead(relay.connection, 1);
-  watch_what_is_wanted(index);
+  count_key_changes(relay.connection, &relay.key_changes);
   // The client may have said more than the login has read.
   serve_relay(index, true, EPOLLIN);
   return true;
@@ -408,17 +461,12 @@ bool start_relay(std::uint32_t index, TlsSession *tls, int descriptor) {
 // ------------------------------------------------------------------ the end
 
 std::int64_t expire_relays(std::int64_t now_us) {
-  std::int64_t next_us = -1;
-  if (lingering == 0) return next_us;
-  for (std::uint32_t i = 0; i < used; i++) {
-    const std::int64_t until_us = relays[i].linger_until_us;
-    if (until_us == 0) continue;
-    if (until_us <= now_us)
-      end_relay(i);
-    else if (next_us < 0 || until_us - now_us < next_us)
-      next_us = until_us - now_us;
+  while (first_lingering != kNoIndex) {
+    const std::int64_t left_us = relays[first_lingering].linger_until_us - now_us;
+    if (left_us > 0) return left_us;
+    end_relay(first_lingering);
   }
-  return next_us;
+  return -1;
 }
 
 void flush_relays() {

@@ -18,6 +18,7 @@
 
 extern "C" {
 #include "libpq/libpq.h"
+#include "mb/pg_wchar.h"
 #include "utils/memutils.h"
 }
 
@@ -25,6 +26,7 @@ extern "C" {
 
 #include <openssl/x509.h>
 
+#include "pg/accept/dispatcher.hpp"
 #include "pg/accept/tls_context.hpp"
 #include "pg/accept/tls_kernel.hpp"
 #include "pg/settings.hpp"
@@ -38,6 +40,8 @@ struct TlsSession {
   bool direct;
   bool finished;
   bool in_kernel;
+  bool broken;  // OpenSSL wants to hear nothing more
+  KeyChanges key_changes;
   ClientSecret secret;  // for the kernel; wiped when the handshake is over
   MemoryContextCallback at_end;
 };
@@ -62,6 +66,17 @@ static void note_secret(const SSL *connection, const char *line) {
   if (tls != nullptr && tls->connection == connection) keep_client_secret(&tls->secret, line);
 }
 
+static void note_message(int is_written, int, int content_type, const void *bytes, std::size_t length, SSL *,
+                         void *argument) {
+  if (is_written || content_type != SSL3_RT_HANDSHAKE || length == 0 ||
+      *static_cast<const unsigned char *>(bytes) != SSL3_MT_KEY_UPDATE)
+    return;
+  auto *changes = static_cast<KeyChanges *>(argument);
+  const std::int64_t now_us = coarse_monotonic_us();
+  if (now_us - changes->since_us >= 1000000) *changes = KeyChanges{now_us, 0};
+  changes->count++;
+}
+
 static void end_session(void *argument) {
   auto *tls = static_cast<TlsSession *>(argument);
   explicit_bzero(&tls->secret, sizeof(tls->secret));
@@ -74,10 +89,19 @@ static void end_session(void *argument) {
 
 }  // extern "C"
 
+void count_key_changes(SSL *connection, KeyChanges *changes) {
+  SSL_set_msg_callback(connection, note_message);
+  SSL_set_msg_callback_arg(connection, changes);
+}
+
+bool has_too_many(const KeyChanges &changes) { return changes.count > kMaxKeyChanges; }
+
 void prepare_tls_context(SSL_CTX *context) {
   SSL_CTX_set_alpn_select_cb(context, choose_protocol, nullptr);
   // An idle client keeps no buffers, and a long answer may be taken in parts.
   SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE);
+  // One message of TLS itself each time: whoever sends nothing else would never be done with.
+  SSL_CTX_clear_mode(context, SSL_MODE_AUTO_RETRY);
 #ifdef SSL_OP_IGNORE_UNEXPECTED_EOF
   // Where a message ends is said by the message; a client that only stops sending
   // may still read.
@@ -156,18 +180,18 @@ static bool refuse(const char *message) {
 // A name with a NUL inside would be compared only up to there.
 static bool copy_name(const char *name, int length, char **copy) {
   if (static_cast<int>(strnlen(name, static_cast<std::size_t>(length))) != length) return false;
-  *copy = pnstrdup(name, static_cast<Size>(length));
+  *copy = const_cast<char *>(name);
   return true;
 }
 
 static bool copy_common_name(X509_NAME *subject, char **common_name) {
   const int length = X509_NAME_get_text_by_NID(subject, NID_commonName, nullptr, 0);
   if (length < 0) return true;
-  auto *text = static_cast<char *>(palloc(static_cast<Size>(length) + 1));
-  if (X509_NAME_get_text_by_NID(subject, NID_commonName, text, length + 1) != length ||
-      !copy_name(text, length, common_name))
-    return refuse("SSL certificate's common name contains embedded null");
-  return true;
+  auto *text = static_cast<char *>(palloc_extended(static_cast<Size>(length) + 1, MCXT_ALLOC_NO_OOM));
+  if (text == nullptr || X509_NAME_get_text_by_NID(subject, NID_commonName, text, length + 1) != length)
+    return refuse("could not read the common name of the SSL certificate");
+  return copy_name(text, length, common_name) ? true
+                                              : refuse("SSL certificate's common name contains embedded null");
 }
 
 static bool copy_distinguished_name(X509_NAME *subject, char **distinguished_name) {
@@ -185,9 +209,10 @@ static bool copy_distinguished_name(X509_NAME *subject, char **distinguished_nam
     copy[length] = '\0';
   }
   BIO_free(bio);
-  if (copy == nullptr || !copy_name(copy, static_cast<int>(length), distinguished_name))
-    return refuse("SSL certificate's distinguished name contains embedded null");
-  return true;
+  if (copy == nullptr) return refuse("could not read the subject of the SSL certificate");
+  return copy_name(copy, static_cast<int>(length), distinguished_name)
+             ? true
+             : refuse("SSL certificate's distinguished name contains embedded null");
 }
 
 static bool take_certificate(TlsSession *tls) {
@@ -217,6 +242,10 @@ TlsSession *open_tls(Port *port, MemoryContext context, bool direct) {
     return nullptr;
   }
   SSL_set_app_data(tls->connection, tls);
+  count_key_changes(tls->connection, &tls->key_changes);
+#ifdef SSL_OP_CLEANSE_PLAINTEXT
+  SSL_set_options(tls->connection, SSL_OP_CLEANSE_PLAINTEXT);  // passwords are among it
+#endif
   SSL_set_accept_state(tls->connection);
   port->ssl = tls->connection;
   port->ssl_in_use = true;
@@ -270,16 +299,22 @@ ssize_t receive_decrypted(TlsSession *tls, void *target, std::size_t length) {
   switch (SSL_get_error(tls->connection, got)) {
     case SSL_ERROR_WANT_READ:
     case SSL_ERROR_WANT_WRITE:
-      errno = EAGAIN;
+      if (has_too_many(tls->key_changes)) {
+        tls->broken = true;
+        refuse("client changes its SSL keys too often");
+      }
+      errno = tls->broken ? ECONNRESET : EAGAIN;
       return -1;
     case SSL_ERROR_ZERO_RETURN:
       return 0;
     case SSL_ERROR_SSL:
+      tls->broken = true;
       ereport(COMMERROR,
               (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("SSL error: %s", describe_tls_error(ERR_get_error()))));
       errno = ECONNRESET;
       return -1;
     default:
+      tls->broken = true;
       errno = error_number != 0 ? error_number : ECONNRESET;
       return -1;
   }
@@ -290,7 +325,8 @@ ssize_t send_encrypted(TlsSession *tls, const void *bytes, std::size_t length) {
   const int sent = SSL_write(tls->connection, bytes, static_cast<int>(length));
   if (sent > 0) return sent;
   const int kind = SSL_get_error(tls->connection, sent);
-  errno = kind == SSL_ERROR_WANT_WRITE || kind == SSL_ERROR_WANT_READ ? EAGAIN : ECONNRESET;
+  tls->broken = kind != SSL_ERROR_WANT_WRITE && kind != SSL_ERROR_WANT_READ;
+  errno = tls->broken ? ECONNRESET : EAGAIN;
   return -1;
 }
 
@@ -301,7 +337,7 @@ std::uint64_t received_bytes(const TlsSession *tls) {
 }
 
 void say_end_of_tls(TlsSession *tls) {
-  if (tls->connection == nullptr || !tls->finished) return;
+  if (tls->connection == nullptr || !tls->finished || tls->broken) return;
   ERR_clear_error();
   if (tls->in_kernel)
     say_end_of_kernel_tls(tls->port->sock);
@@ -312,8 +348,17 @@ void say_end_of_tls(TlsSession *tls) {
 SSL *release_connection(TlsSession *tls) {
   SSL *connection = tls->connection;
   SSL_set_app_data(connection, nullptr);
+#ifdef SSL_OP_CLEANSE_PLAINTEXT
+  SSL_clear_options(connection, SSL_OP_CLEANSE_PLAINTEXT);
+#endif
   tls->connection = nullptr;
   return connection;
+}
+
+// Names are UTF-8, and may have been cut.
+static void drop_half_a_character(char (&name)[kTlsNameLength]) {
+  const int length = static_cast<int>(strlen(name));
+  name[pg_encoding_mbcliplen(PG_UTF8, name, length, length)] = '\0';
 }
 
 void fill_tls_facts(const Port *port, TlsFacts *facts) {
@@ -325,6 +370,8 @@ void fill_tls_facts(const Port *port, TlsFacts *facts) {
   be_tls_get_peer_subject_name(of, facts->client_dn, sizeof(facts->client_dn));
   be_tls_get_peer_serial(of, facts->client_serial, sizeof(facts->client_serial));
   be_tls_get_peer_issuer_name(of, facts->issuer_dn, sizeof(facts->issuer_dn));
+  drop_half_a_character(facts->client_dn);
+  drop_half_a_character(facts->issuer_dn);
 }
 
 }  // namespace sluice::pg

@@ -8,6 +8,10 @@
 
 #include "pg/stats/view_row.hpp"
 
+extern "C" {
+#include "mb/pg_wchar.h"
+}
+
 #include "pg/accept/dispatcher.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/stats/snapshot.hpp"
@@ -49,7 +53,7 @@ bool copy_client(std::uint32_t slot, ClientCopy &copy) {
     return false;
   }
   copy.pool = client.pool.load(std::memory_order_relaxed);
-  copy.flags = client.flags.load(std::memory_order_relaxed);
+  copy.flags = client.flags.load(std::memory_order_acquire);  // before the facts they speak of
   copy.state_since_us = client.state_since_us.load(std::memory_order_relaxed);
   copy.ready_since_us = client.ready_since_us.load(std::memory_order_relaxed);
   copy.transactions = client.transactions.load(std::memory_order_relaxed);
@@ -66,7 +70,15 @@ bool copy_client(std::uint32_t slot, ClientCopy &copy) {
   return ClientWord::unpack(client.word.load(std::memory_order_relaxed)).generation == copy.word.generation;
 }
 
-void put_tls(ViewRow &row, const ClientCopy &client, bool may_see) {
+// Names of certificates are UTF-8, and their owners' choice.
+void put_certificate_name(ViewRow &row, char *name, bool present) {
+  if (present && (GetDatabaseEncoding() != PG_UTF8 || !pg_verifymbstr(name, static_cast<int>(strlen(name)), true)))
+    for (char *byte = name; *byte != '\0'; byte++)
+      if (IS_HIGHBIT_SET(*byte)) *byte = '?';
+  put_text_or_null(row, name, present);
+}
+
+void put_tls(ViewRow &row, ClientCopy &client, bool may_see) {
   const bool encrypted = may_see && (client.flags & kClientTls) != 0;
   const bool certified = encrypted && client.tls.client_dn[0] != '\0';
 
@@ -78,15 +90,15 @@ void put_tls(ViewRow &row, const ClientCopy &client, bool may_see) {
   put_text_or_null(row, client.tls.version, encrypted);
   put_text_or_null(row, client.tls.cipher, encrypted);
   put_int_or_null(row, client.tls.bits, encrypted);
-  put_text_or_null(row, client.tls.client_dn, certified);
+  put_certificate_name(row, client.tls.client_dn, certified);
   if (certified && client.tls.client_serial[0] != '\0')
     put_numeric(row, client.tls.client_serial);
   else
     put_null(row);
-  put_text_or_null(row, client.tls.issuer_dn, certified);
+  put_certificate_name(row, client.tls.issuer_dn, certified);
 }
 
-void put_client(ViewRow &row, std::uint32_t slot, const ClientCopy &client, std::int64_t now_us) {
+void put_client(ViewRow &row, std::uint32_t slot, ClientCopy &client, std::int64_t now_us) {
   PoolNames names;
   const bool in_pool = copy_pool_names(client.pool, names);
   const bool details = may_see_details(names.role_oid);
