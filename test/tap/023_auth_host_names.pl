@@ -315,6 +315,26 @@ set_names('reverse 127.0.0.20' => 'hang');
 		'all get the same answer');
 }
 
+# Nor does one address get all resolvers with different questions: its name changes all the time, and none of its names
+# has an answer.
+{
+	my @own_names = map { "own$_.example" } 1 .. $resolvers;
+	my @clients;
+	foreach my $count (1 .. $resolvers)
+	{
+		my $name = $own_names[ $count - 1 ];
+		set_names('reverse 127.0.0.28' => $name, "forward $name" => 'hang');
+		push @clients, begin_logins('by_suffix', '127.0.0.28');
+		ok($server->wait_until("SELECT unauthenticated = $count FROM sluice.status"), "$count wait");
+		# While these are answered its new name is read, unless its turn has not come.
+		same_outcome('a client of another address meanwhile', qr/OK/, user => 'by_name', from => '127.0.0.2')
+		  foreach 1 .. 3;
+	}
+	is(parked(), $resolvers, 'they still wait');
+	set_names(map { ("forward $_" => '127.0.0.28') } @own_names);
+	is(finish_logins(@clients), "$resolvers x asked : OK", 'all get their answers');
+}
+
 # ---------------------------------------------------------------- clients that leave, and time limits
 
 set_names('reverse 127.0.0.21' => 'hang');

@@ -28,6 +28,15 @@ NameQuestion reverse_of(std::uint8_t number) {
   question.kind = NameQuestionKind::reverse;
   question.address[7] = number;
   question.address_bytes = 16;
+  question.source = {AddressKind::ipv4, number};
+  return question;
+}
+
+// Of one of the many addresses of a network.
+NameQuestion reverse_in_network(std::uint8_t network, std::uint8_t number) {
+  NameQuestion question = reverse_of(number);
+  question.address[6] = network;
+  question.source = {AddressKind::ipv6_network, network};
   return question;
 }
 
@@ -36,6 +45,19 @@ NameQuestion forward_of(std::uint8_t number, const char *name) {
   question.kind = NameQuestionKind::forward;
   std::strcpy(question.name, name);
   return question;
+}
+
+std::uint32_t ask_at_once(NameBoard &board, const NameQuestion &question) {
+  const std::uint32_t slot = ask(board, question);
+  hand_out_questions(board);
+  return slot;
+}
+
+std::uint32_t count_slots(const NameBoard &board, NameSlotState state) {
+  std::uint32_t count = 0;
+  for (const NameSlot &slot : board.slots)
+    if (slot.state.load() == state) count++;
+  return count;
 }
 
 void sit_down(NameBoard &board, std::uint32_t seat) {
@@ -94,7 +116,7 @@ void a_zeroed_board_is_empty(void **) {
 
 void a_question_goes_to_one_resolver_and_its_answer_comes_back(void **) {
   const auto board = std::make_unique<NameBoard>();
-  const std::uint32_t slot = ask(*board, reverse_of(1));
+  const std::uint32_t slot = ask_at_once(*board, reverse_of(1));
   assert_int_not_equal(slot, kNoNameSlot);
   assert_int_equal(take_question(*board, 0), slot);
   assert_int_equal(take_question(*board, 0), kNoNameSlot);
@@ -114,6 +136,8 @@ void the_same_question_is_found_until_it_is_answered(void **) {
   assert_int_equal(find_question(*board, forward_of(1, "b")), kNoNameSlot);
   assert_int_equal(find_question(*board, forward_of(2, "a")), kNoNameSlot);
   assert_int_equal(find_question(*board, reverse_of(1)), kNoNameSlot);
+  hand_out_questions(*board);
+  assert_int_equal(find_question(*board, forward_of(1, "a")), slot);
   (void)take_question(*board, 0);
   assert_int_equal(find_question(*board, forward_of(1, "a")), slot);
   publish_answer(*board, slot);
@@ -122,10 +146,10 @@ void the_same_question_is_found_until_it_is_answered(void **) {
 
 void a_question_is_withdrawn_only_while_nobody_has_it(void **) {
   const auto board = std::make_unique<NameBoard>();
-  const std::uint32_t slot = ask(*board, reverse_of(1));
+  const std::uint32_t slot = ask_at_once(*board, reverse_of(1));
   assert_true(withdraw(board->slots[slot]));
   assert_int_equal(take_question(*board, 0), kNoNameSlot);
-  assert_int_equal(ask(*board, reverse_of(2)), slot);
+  assert_int_equal(ask_at_once(*board, reverse_of(2)), slot);
   assert_int_equal(take_question(*board, 0), slot);
   assert_false(withdraw(board->slots[slot]));
   publish_answer(*board, slot);
@@ -141,17 +165,17 @@ void a_full_board_takes_no_more(void **) {
   assert_int_equal(ask(*board, reverse_of(200)), 7);
 }
 
-void questions_are_taken_in_turn(void **) {
+void what_was_handed_out_is_taken_in_turn(void **) {
   const auto board = std::make_unique<NameBoard>();
-  const std::uint32_t first = ask(*board, reverse_of(1));
-  const std::uint32_t second = ask(*board, reverse_of(2));
+  const std::uint32_t first = ask_at_once(*board, reverse_of(1));
+  const std::uint32_t second = ask_at_once(*board, reverse_of(2));
   assert_int_equal(take_question(*board, first), second);
   assert_int_equal(take_question(*board, second), first);
 }
 
 void resolvers_are_started_for_questions_that_find_none(void **) {
   const auto board = std::make_unique<NameBoard>();
-  (void)ask(*board, reverse_of(1));
+  (void)ask_at_once(*board, reverse_of(1));
   ResolverNeed need = count_need(*board);
   assert_int_equal(need.start, 1);
   assert_int_equal(need.present, 0);
@@ -174,11 +198,11 @@ void resolvers_are_started_for_questions_that_find_none(void **) {
 
 void no_more_resolvers_are_started_than_there_are_seats(void **) {
   const auto board = std::make_unique<NameBoard>();
-  for (std::uint32_t i = 0; i < kNameSlots; i++) (void)ask(*board, reverse_of(static_cast<std::uint8_t>(i)));
+  for (std::uint32_t i = 0; i < kNameSlots; i++) (void)ask_at_once(*board, reverse_of(static_cast<std::uint8_t>(i)));
   assert_int_equal(count_need(*board).start, kResolvers);
   for (ResolverSeat &seat : board->resolvers) seat.state.store(ResolverState::busy);
   assert_int_equal(count_need(*board).start, 0);
-  assert_int_equal(count_need(*board).asked, kNameSlots);
+  assert_int_equal(count_need(*board).asked, kResolvers);
 }
 
 void a_seat_is_taken_once_and_only_if_it_was_kept(void **) {
@@ -191,7 +215,7 @@ void a_seat_is_taken_once_and_only_if_it_was_kept(void **) {
 
 void a_resolver_that_ends_gives_its_question_back(void **) {
   const auto board = std::make_unique<NameBoard>();
-  const std::uint32_t slot = ask(*board, reverse_of(1));
+  const std::uint32_t slot = ask_at_once(*board, reverse_of(1));
   sit_down(*board, 0);
   board->resolvers[0].process.store(5);
   assert_int_equal(take_question(*board, 0), slot);
@@ -206,21 +230,196 @@ void a_resolver_that_ends_gives_its_question_back(void **) {
 
 void a_new_dispatcher_clears_what_its_predecessor_left(void **) {
   const auto board = std::make_unique<NameBoard>();
-  const std::uint32_t taken = ask(*board, reverse_of(1));
+  const std::uint32_t taken = ask_at_once(*board, reverse_of(1));
   assert_int_equal(take_question(*board, 0), taken);
-  const std::uint32_t answered = ask(*board, reverse_of(2));
+  const std::uint32_t answered = ask_at_once(*board, reverse_of(2));
   assert_int_equal(take_question(*board, 0), answered);
   publish_answer(*board, answered);
-  const std::uint32_t asked = ask(*board, reverse_of(3));
+  const std::uint32_t asked = ask_at_once(*board, reverse_of(3));
+  const std::uint32_t queued = ask(*board, reverse_of(4));
   board->resolvers[0].state.store(ResolverState::starting);
   board->resolvers[1].state.store(ResolverState::busy);
 
   reopen_board(*board);
+  assert_true(board->slots[queued].state.load() == NameSlotState::free);
   assert_true(board->slots[asked].state.load() == NameSlotState::free);
   assert_true(board->slots[answered].state.load() == NameSlotState::free);
   assert_true(board->slots[taken].state.load() == NameSlotState::taken);
   assert_true(board->resolvers[0].state.load() == ResolverState::free);
   assert_true(board->resolvers[1].state.load() == ResolverState::busy);
+}
+
+void a_question_is_taken_only_after_it_was_handed_out(void **) {
+  const auto board = std::make_unique<NameBoard>();
+  const std::uint32_t slot = ask(*board, reverse_of(1));
+  assert_int_equal(take_question(*board, 0), kNoNameSlot);
+  assert_false(has_questions(*board));
+  assert_true(withdraw(board->slots[slot]));
+  assert_int_equal(ask_at_once(*board, reverse_of(1)), slot);
+  assert_true(has_questions(*board));
+  assert_int_equal(take_question(*board, 0), slot);
+}
+
+void no_more_is_handed_out_than_resolvers_can_take(void **) {
+  const auto board = std::make_unique<NameBoard>();
+  for (std::uint32_t i = 0; i <= kResolvers; i++) (void)ask_at_once(*board, reverse_of(static_cast<std::uint8_t>(i)));
+  assert_int_equal(count_need(*board).asked, kResolvers);
+  const std::uint32_t taken = take_question(*board, 0);
+  hand_out_questions(*board);
+  assert_int_equal(count_need(*board).asked, kResolvers - 1);
+  publish_answer(*board, taken);
+  hand_out_questions(*board);
+  assert_int_equal(count_need(*board).asked, kResolvers);
+}
+
+void one_network_has_half_of_the_resolvers_at_most(void **) {
+  const auto board = std::make_unique<NameBoard>();
+  for (std::uint32_t i = 0; i < kSlotsOfAddress; i++)
+    assert_int_not_equal(ask_at_once(*board, reverse_in_network(1, static_cast<std::uint8_t>(i))), kNoNameSlot);
+  assert_int_equal(count_need(*board).asked, kResolvers / 2);
+  assert_int_equal(count_need(*board).start, kResolvers / 2);
+  std::uint32_t taken = kNoNameSlot;
+  for (std::uint32_t i = 0; i < kResolvers / 2; i++) taken = take_question(*board, 0);
+  hand_out_questions(*board);
+  assert_int_equal(take_question(*board, 0), kNoNameSlot);
+  // Another address is not concerned.
+  const std::uint32_t other = ask_at_once(*board, reverse_of(1));
+  assert_int_equal(take_question(*board, 0), other);
+  hand_out_questions(*board);
+  assert_int_equal(take_question(*board, 0), kNoNameSlot);
+  // One answer, one more question.
+  publish_answer(*board, taken);
+  hand_out_questions(*board);
+  assert_int_not_equal(take_question(*board, 0), kNoNameSlot);
+  assert_int_equal(take_question(*board, 0), kNoNameSlot);
+}
+
+void one_network_has_a_quarter_of_the_slots_at_most(void **) {
+  const auto board = std::make_unique<NameBoard>();
+  std::uint32_t last = kNoNameSlot;
+  for (std::uint32_t i = 0; i < kNameSlots / 4; i++) {
+    last = ask(*board, reverse_in_network(1, static_cast<std::uint8_t>(i)));
+    assert_int_not_equal(last, kNoNameSlot);
+  }
+  assert_int_equal(ask(*board, reverse_in_network(1, 200)), kNoNameSlot);
+  assert_int_not_equal(ask(*board, reverse_in_network(2, 200)), kNoNameSlot);
+  assert_int_not_equal(ask(*board, reverse_of(1)), kNoNameSlot);
+  assert_true(withdraw(board->slots[last]));
+  assert_int_equal(ask(*board, reverse_in_network(1, 200)), last);
+}
+
+void what_nobody_waits_for_counts_until_it_is_cleared(void **) {
+  const auto board = std::make_unique<NameBoard>();
+  for (std::uint32_t i = 0; i < kSlotsOfAddress; i++)
+    (void)ask_at_once(*board, reverse_in_network(1, static_cast<std::uint8_t>(i)));
+  const std::uint32_t taken = take_question(*board, 0);
+  assert_false(withdraw(board->slots[taken]));
+  assert_int_equal(ask(*board, reverse_in_network(1, 200)), kNoNameSlot);
+  publish_answer(*board, taken);
+  assert_int_equal(ask(*board, reverse_in_network(1, 200)), kNoNameSlot);
+  assert_true(withdraw(board->slots[taken]));
+  assert_int_equal(ask(*board, reverse_in_network(1, 200)), taken);
+}
+
+void many_networks_leave_slots_to_others(void **) {
+  const auto board = std::make_unique<NameBoard>();
+  for (std::uint8_t i = 0; i < kNameSlots; i++)
+    for (std::uint8_t network = 1; network <= 10; network++) (void)ask(*board, reverse_in_network(network, i));
+  const std::uint32_t vacant = count_slots(*board, NameSlotState::free);
+  assert_true(vacant >= 1);
+  for (std::uint8_t i = 0; i < vacant; i++) assert_int_not_equal(ask(*board, reverse_of(i)), kNoNameSlot);
+  assert_int_equal(ask(*board, reverse_of(200)), kNoNameSlot);
+}
+
+void who_has_fewest_in_hand_comes_first(void **) {
+  const auto board = std::make_unique<NameBoard>();
+  // Two networks have all resolvers, and more on the board.
+  for (std::uint8_t i = 0; i < 4; i++) {
+    (void)ask(*board, reverse_in_network(1, i));
+    (void)ask(*board, reverse_in_network(2, i));
+  }
+  hand_out_questions(*board);
+  std::uint32_t taken[kResolvers];
+  for (std::uint32_t &slot : taken) {
+    slot = take_question(*board, 0);
+    assert_int_not_equal(slot, kNoNameSlot);
+  }
+  const std::uint32_t late = ask_at_once(*board, reverse_of(9));
+  const std::uint32_t later = ask_at_once(*board, reverse_of(8));
+  assert_int_equal(take_question(*board, 0), kNoNameSlot);
+  publish_answer(*board, taken[0]);
+  hand_out_questions(*board);
+  assert_int_equal(take_question(*board, 0), late);
+  publish_answer(*board, taken[1]);
+  hand_out_questions(*board);
+  assert_int_equal(take_question(*board, 0), later);
+}
+
+void who_came_first_comes_first_among_equals(void **) {
+  const auto board = std::make_unique<NameBoard>();
+  std::uint32_t former[kResolvers];
+  for (std::uint32_t i = 0; i < kResolvers; i++) former[i] = ask(*board, reverse_of(static_cast<std::uint8_t>(i)));
+  hand_out_questions(*board);
+  for (std::uint32_t i = 0; i < kResolvers; i++) (void)take_question(*board, 0);
+  const std::uint32_t first = ask_at_once(*board, reverse_of(100));
+  publish_answer(*board, former[0]);
+  assert_true(withdraw(board->slots[former[0]]));
+  // It has a slot before the other's.
+  const std::uint32_t second = ask(*board, reverse_of(101));
+  assert_true(second < first);
+  hand_out_questions(*board);
+  assert_int_equal(take_question(*board, 0), first);
+  assert_int_equal(take_question(*board, 0), kNoNameSlot);
+}
+
+void what_a_resolver_gave_back_is_still_in_hand(void **) {
+  const auto board = std::make_unique<NameBoard>();
+  for (std::uint8_t i = 0; i < 4; i++) (void)ask_at_once(*board, reverse_in_network(1, i));
+  const std::uint32_t slot = take_question(*board, 0);
+  sit_down(*board, 0);
+  leave_seat(*board, board->resolvers[0], slot);
+  hand_out_questions(*board);
+  assert_int_equal(count_need(*board).asked, kResolversOfAddress);
+}
+
+// As much as may be is asked for by a network whose name service answers now and then.
+void limits_hold_while_resolvers_come_and_go(void **) {
+  constexpr std::uint32_t kAnswers = 20000;
+  const auto board = std::make_unique<NameBoard>();
+  std::atomic<std::uint32_t> in_hand{0};
+  std::atomic<std::uint32_t> exceeded{0};
+  std::atomic<bool> done{false};
+  std::vector<std::thread> resolvers;
+
+  for (std::uint32_t i = 0; i < kResolvers; i++)
+    resolvers.emplace_back([&board, &in_hand, &exceeded, &done] {
+      std::uint32_t last = 0;
+      while (!done.load()) {
+        const std::uint32_t slot = take_question(*board, last);
+        if (slot == kNoNameSlot) {
+          std::this_thread::yield();
+          continue;
+        }
+        if (in_hand.fetch_add(1) >= kResolversOfAddress) exceeded.fetch_add(1);
+        std::this_thread::yield();
+        in_hand.fetch_sub(1);
+        last = slot;
+        publish_answer(*board, slot);
+      }
+    });
+
+  std::uint8_t number = 0;
+  while (board->answers.load() < kAnswers) {
+    for (NameSlot &slot : board->slots)
+      if (slot.state.load() == NameSlotState::answered) (void)withdraw(slot);
+    while (ask(*board, reverse_in_network(1, number)) != kNoNameSlot) number++;
+    hand_out_questions(*board);
+    if (kNameSlots - count_slots(*board, NameSlotState::free) > kSlotsOfAddress) exceeded.fetch_add(1);
+    std::this_thread::yield();
+  }
+  done.store(true);
+  for (std::thread &resolver : resolvers) resolver.join();
+  assert_int_equal(exceeded.load(), 0);
 }
 
 // Threads stand in for resolvers.  Every answer belongs to the question that was asked,
@@ -250,7 +449,7 @@ void answers_belong_to_their_questions(void **) {
   std::uint32_t answered = 0;
   for (std::uint32_t round = 0; round < kRounds || answered == 0; round++) {
     const auto number = static_cast<std::uint8_t>(round % 251);
-    const std::uint32_t slot = ask(*board, reverse_of(number));
+    const std::uint32_t slot = ask_at_once(*board, reverse_of(number));
     if (slot != kNoNameSlot) {
       if (round % 3 == 0 && withdraw(board->slots[slot])) continue;
       while (board->slots[slot].state.load() != NameSlotState::answered) std::this_thread::yield();
@@ -278,12 +477,22 @@ int main() {
       cmocka_unit_test(the_same_question_is_found_until_it_is_answered),
       cmocka_unit_test(a_question_is_withdrawn_only_while_nobody_has_it),
       cmocka_unit_test(a_full_board_takes_no_more),
-      cmocka_unit_test(questions_are_taken_in_turn),
+      cmocka_unit_test(what_was_handed_out_is_taken_in_turn),
       cmocka_unit_test(resolvers_are_started_for_questions_that_find_none),
       cmocka_unit_test(no_more_resolvers_are_started_than_there_are_seats),
       cmocka_unit_test(a_seat_is_taken_once_and_only_if_it_was_kept),
       cmocka_unit_test(a_resolver_that_ends_gives_its_question_back),
       cmocka_unit_test(a_new_dispatcher_clears_what_its_predecessor_left),
+      cmocka_unit_test(a_question_is_taken_only_after_it_was_handed_out),
+      cmocka_unit_test(no_more_is_handed_out_than_resolvers_can_take),
+      cmocka_unit_test(one_network_has_half_of_the_resolvers_at_most),
+      cmocka_unit_test(one_network_has_a_quarter_of_the_slots_at_most),
+      cmocka_unit_test(what_nobody_waits_for_counts_until_it_is_cleared),
+      cmocka_unit_test(many_networks_leave_slots_to_others),
+      cmocka_unit_test(who_has_fewest_in_hand_comes_first),
+      cmocka_unit_test(who_came_first_comes_first_among_equals),
+      cmocka_unit_test(what_a_resolver_gave_back_is_still_in_hand),
+      cmocka_unit_test(limits_hold_while_resolvers_come_and_go),
       cmocka_unit_test(answers_belong_to_their_questions),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);

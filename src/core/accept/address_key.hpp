@@ -17,7 +17,7 @@
 #include <cstddef>
 #include <type_traits>
 
-#include "core/pool/shared_state.hpp"
+#include "core/accept/client_address.hpp"
 
 namespace sluice {
 

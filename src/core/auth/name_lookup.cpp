@@ -25,6 +25,48 @@ bool same_question(const NameQuestion &left, const NameQuestion &right) noexcept
          std::strncmp(left.name, right.name, sizeof(left.name)) == 0;
 }
 
+bool same_source(const NameQuestion &left, const NameQuestion &right) noexcept {
+  return left.source.kind == right.source.kind && left.source.value == right.source.value;
+}
+
+// What is in hand, as it was a moment ago.  Only the dispatcher adds to it.
+struct Hands {
+  NameSlotState states[kNameSlots];
+  std::uint32_t used = 0;
+
+  explicit Hands(const NameBoard &board) noexcept {
+    for (std::uint32_t i = 0; i < kNameSlots; i++) {
+      states[i] = board.slots[i].state.load();
+      if (has(i)) used++;
+    }
+  }
+  bool has(std::uint32_t slot) const noexcept {
+    return states[slot] == NameSlotState::asked || states[slot] == NameSlotState::taken;
+  }
+  std::uint32_t count_like(const NameBoard &board, const NameQuestion &question) const noexcept {
+    std::uint32_t count = 0;
+    for (std::uint32_t i = 0; i < kNameSlots; i++)
+      if (has(i) && same_source(board.slots[i].question, question)) count++;
+    return count;
+  }
+};
+
+// The queued question whose turn it is; kNoNameSlot if none may be handed out.
+std::uint32_t find_next(const NameBoard &board, const Hands &hands) noexcept {
+  std::uint32_t best = kNoNameSlot;
+  std::uint32_t fewest = kResolversOfAddress;
+  for (std::uint32_t i = 0; i < kNameSlots; i++) {
+    if (hands.states[i] != NameSlotState::queued) continue;
+    const NameSlot &slot = board.slots[i];
+    const std::uint32_t count = hands.count_like(board, slot.question);
+    const bool is_earlier = best != kNoNameSlot && count == fewest && slot.turn < board.slots[best].turn;
+    if (count >= fewest && !is_earlier) continue;
+    best = i;
+    fewest = count;
+  }
+  return best;
+}
+
 }  // namespace
 
 bool host_name_matches(const char *rule, const char *name) noexcept {
@@ -45,25 +87,48 @@ std::uint32_t find_question(const NameBoard &board, const NameQuestion &question
   for (std::uint32_t i = 0; i < kNameSlots; i++) {
     const NameSlotState state = board.slots[i].state.load();
     // Only the dispatcher writes questions, and only the dispatcher comes here.
-    if ((state == NameSlotState::asked || state == NameSlotState::taken) &&
-        same_question(board.slots[i].question, question))
-      return i;
+    if (state == NameSlotState::free || state == NameSlotState::answered) continue;
+    if (same_question(board.slots[i].question, question)) return i;
   }
   return kNoNameSlot;
 }
 
 std::uint32_t ask(NameBoard &board, const NameQuestion &question) noexcept {
+  std::uint32_t place = kNoNameSlot;
+  std::uint32_t vacant = 0;
+  std::uint32_t own = 0;
   for (std::uint32_t i = 0; i < kNameSlots; i++) {
-    NameSlot &slot = board.slots[i];
-    if (slot.state.load() != NameSlotState::free) continue;
-    slot.question = question;
-    slot.state.store(NameSlotState::asked);
-    return i;
+    const NameSlot &slot = board.slots[i];
+    if (slot.state.load() == NameSlotState::free) {
+      if (vacant++ == 0) place = i;
+    } else if (same_source(slot.question, question)) {
+      own++;
+    }
   }
-  return kNoNameSlot;
+  if (own >= vacant || own >= kSlotsOfAddress) return kNoNameSlot;
+  NameSlot &slot = board.slots[place];
+  slot.question = question;
+  slot.turn = board.turns++;
+  slot.state.store(NameSlotState::queued);
+  return place;
+}
+
+void hand_out_questions(NameBoard &board) noexcept {
+  Hands hands(board);
+  for (; hands.used < kResolvers; hands.used++) {
+    const std::uint32_t next = find_next(board, hands);
+    if (next == kNoNameSlot) return;
+    board.slots[next].state.store(NameSlotState::asked);
+    hands.states[next] = NameSlotState::asked;
+  }
 }
 
 bool withdraw(NameSlot &slot) noexcept {
+  // Nobody else leaves this state.
+  if (slot.state.load() == NameSlotState::queued) {
+    slot.state.store(NameSlotState::free);
+    return true;
+  }
   NameSlotState state = NameSlotState::asked;
   if (slot.state.compare_exchange_strong(state, NameSlotState::free)) return true;
   if (state != NameSlotState::answered) return state == NameSlotState::free;

@@ -12,19 +12,32 @@
 // has a fixed size and is reached by index; a question is the same for all clients
 // of one address, so that one slot serves all of them that wait.
 //
+// Why turns.  Who owns a range of addresses owns the name service for it as well, and
+// can let it never answer.  If resolvers took whatever is on the board, the addresses
+// of one such network would soon have all resolvers, and all slots, and every login
+// that needs a name would wait with them until authentication_timeout.  So questions
+// are counted by what core/accept/address_key.hpp takes for one address (a /64 of IPv6),
+// and the dispatcher hands out to resolvers no more than they can work on:
+//   - those of one address to at most half of the resolvers;
+//   - first those of the address that has fewest in hand, then those that came first.
+// And one address has at most a quarter of the slots, and no more of them than are free
+// besides, so that several such addresses leave slots to others.  What has no slot is
+// asked again when one has become free.
+//
 // States of a slot, and who changes them
 //
-//             ask              take               answer
-//     free ─────────► asked ─────────► taken ─────────────► answered
-//      ▲  dispatcher    │ ▲  resolver    │     resolver        │
-//      │                │ └──────────────┘                     │
-//      │    withdraw    │     give_back (a resolver ends)      │     clear
-//      └────────────────┴──────────────────────────────────────┘  dispatcher
+//             ask              hand out           take              answer
+//     free ─────────► queued ──────────► asked ─────────► taken ─────────────► answered
+//      ▲  dispatcher    │   dispatcher     │ ▲  resolver    │     resolver        │
+//      │                │                  │ └──────────────┘                     │
+//      │    withdraw    │     withdraw     │     give_back (a resolver ends)      │     clear
+//      └────────────────┴──────────────────┴──────────────────────────────────────┘  dispatcher
 //
 //   The question is written by the dispatcher while the slot is free, the answer by
 //   the resolver that has taken it.  `asked` is the only state that two may want to
 //   leave: a compare-and-set decides.  A taken slot is left alone by the dispatcher,
-//   even if nobody waits for the answer any more: it clears it later.
+//   even if nobody waits for the answer any more: it clears it later, and until it is
+//   answered it counts as in hand.  In hand are `asked` and `taken`.
 //
 // States of a resolver's seat
 //
@@ -35,11 +48,17 @@
 //
 // Races, and their answers
 //   two resolvers, one question       compare-and-set from `asked`
+//   two resolvers, two questions of one address
+//                                     resolvers do not count: only the dispatcher puts a
+//                                     question in hand, so that no two do it at a time
+//   a resolver answers while the dispatcher counts what is in hand
+//                                     it counts one too many, and hands out too little; the
+//                                     resolver wakes it after the answer, and it counts again
 //   a slot is withdrawn and asked anew between a resolver's look and its take:
 //                                     it reads the question only after it has won, so it
 //                                     has the new one
 //   a question is asked while a resolver goes to sleep
-//                                     the dispatcher writes `asked`, then looks who is idle;
+//                                     the dispatcher hands out, then looks who is idle;
 //                                     the resolver makes itself idle, then looks for questions:
 //                                     one sees the other
 //   a question is asked, and left to an idle resolver that just takes another one
@@ -50,15 +69,19 @@
 //                                     which compares questions with resolvers again
 //   a resolver ends with a question   it gives it back before it leaves its seat
 //   the dispatcher is started again   it withdraws and clears what its predecessor has left;
-//                                     what is still taken it clears when it is answered.  A seat
+//                                     what is still taken counts as in hand, and is cleared when
+//                                     it is answered.  A seat
 //                                     left `starting` becomes free: a process that comes for it
 //                                     all the same finds it not `starting`, and ends, or sits down
 //                                     in the place of the new one, which then ends
 //   All accesses are sequentially consistent, as the third answer needs.  Nothing here
 //   is done often.
 //
-// Not promised: an order.  Resolvers take the slots as they find them, from where
-// the last one was found.
+// Not promised: that nobody is kept waiting.  As many addresses as there are resolvers,
+// each with a name service that never answers, have them all until the system's
+// resolver gives up (resolv.conf(5)); then those come first that have fewest in hand.
+// Nor the order in which resolvers take what has been handed out: as they find it, from
+// the slot where they found the last one.
 
 #ifndef SLUICE_CORE_AUTH_NAME_LOOKUP_HPP
 #define SLUICE_CORE_AUTH_NAME_LOOKUP_HPP
@@ -67,6 +90,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+
+#include "core/accept/address_key.hpp"
 
 namespace sluice {
 
@@ -103,6 +128,9 @@ constexpr std::uint32_t kResolvers = 4;           // that may run at a time
 constexpr std::size_t kHostNameBytes = 1025;      // NI_MAXHOST, asserted in pg/auth/name_board.cpp
 constexpr std::size_t kSocketAddressBytes = 128;  // sockaddr_storage, asserted there
 constexpr std::uint32_t kNoNameSlot = kNameSlots;
+constexpr std::uint32_t kSlotsOfAddress = kNameSlots / 4;     // that questions of one AddressKey may have
+constexpr std::uint32_t kResolversOfAddress = kResolvers / 2;  // that may work for one AddressKey
+static_assert(kSlotsOfAddress > 0 && kResolversOfAddress > 0, "or its questions would never be answered");
 
 enum class NameQuestionKind : std::uint32_t { reverse, forward };
 
@@ -111,6 +139,7 @@ struct NameQuestion {
   alignas(8) unsigned char address[kSocketAddressBytes];  // the client's, as the system has it, port 0
   std::uint32_t address_bytes;
   NameQuestionKind kind;
+  AddressKey source;          // of the address: as what the question is counted
   char name[kHostNameBytes];  // forward only
 };
 
@@ -120,10 +149,11 @@ struct NameAnswer {
   char name[kHostNameBytes];  // reverse
 };
 
-enum class NameSlotState : std::uint32_t { free = 0, asked, taken, answered };
+enum class NameSlotState : std::uint32_t { free = 0, queued, asked, taken, answered };
 
 struct NameSlot {
   std::atomic<NameSlotState> state;
+  std::uint64_t turn;  // the dispatcher's: which of two came first
   NameQuestion question;
   NameAnswer answer;
 };
@@ -138,6 +168,7 @@ struct ResolverSeat {
 // All zero is an empty board.
 struct NameBoard {
   std::atomic<std::uint32_t> answers;  // grows with each answer, and with each resolver that leaves
+  std::uint64_t turns;                 // the dispatcher's: questions so far
   ResolverSeat resolvers[kResolvers];
   NameSlot slots[kNameSlots];
 };
@@ -149,20 +180,26 @@ static_assert(std::atomic<std::uint32_t>::is_always_lock_free);
 // --- the dispatcher's part
 
 // The slot where the same is already being asked, else kNoNameSlot.  What has been
-// answered is not found: nobody gets an answer older than the question of the first
-// client that still waits.
+// answered is not found: nobody gets the answer of a look-up that ended before he asked.
+// One under way may be older than all who wait for it: what a resolver has taken is
+// found even if those who asked have gone.
 std::uint32_t find_question(const NameBoard &board, const NameQuestion &question) noexcept;
 
-// Writes the question into a free slot; kNoNameSlot if there is none.
+// Writes the question into a free slot, to be handed out; kNoNameSlot if there is none
+// for a question of that source.
 std::uint32_t ask(NameBoard &board, const NameQuestion &question) noexcept;
 
 // For a question nobody waits for any more: true when the slot has become free, false
 // while a resolver has it.
 bool withdraw(NameSlot &slot) noexcept;
 
+// Lets resolvers have the questions whose turn it is.  To be called before count_need()
+// whenever something was asked, answered or withdrawn.
+void hand_out_questions(NameBoard &board) noexcept;
+
 // What to do about resolvers now.
 struct ResolverNeed {
-  std::uint32_t asked;    // questions that nobody has taken
+  std::uint32_t asked;    // questions handed out that nobody has taken
   std::uint32_t wake;     // idle resolvers to be woken: as many of them as there are questions
   std::uint32_t start;    // seats to be filled; there are that many free ones
   std::uint32_t present;  // starting, idle or busy
@@ -177,10 +214,11 @@ void reopen_board(NameBoard &board) noexcept;
 // True if the seat was kept for a process that starts; it is then idle.
 bool take_seat(ResolverSeat &seat) noexcept;
 
-// A question, from the slot after `last` on; kNoNameSlot if there is none.
+// A question that has been handed out, from the slot after `last` on; kNoNameSlot if
+// there is none.
 std::uint32_t take_question(NameBoard &board, std::uint32_t last) noexcept;
 
-// Has somebody to be found for more questions?  To be called after the seat became busy.
+// Has somebody to be found for more of those handed out?  To be called after the seat became busy.
 bool has_questions(const NameBoard &board) noexcept;
 
 void publish_answer(NameBoard &board, std::uint32_t slot) noexcept;

@@ -31,6 +31,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "core/accept/client_address.hpp"
 #include "core/accept/tls_facts.hpp"
 #include "core/auth/name_lookup.hpp"
 #include "core/pool/wait_queue.hpp"
@@ -103,13 +104,6 @@ struct ClientRef {
   static constexpr ClientRef unpack(std::uint64_t packed) noexcept {
     return ClientRef{static_cast<std::uint32_t>(packed), static_cast<std::uint32_t>(packed >> 32)};
   }
-};
-
-struct ClientAddress {
-  std::uint8_t bytes[16];    // network order; the first four for IPv4
-  std::uint16_t port;        // host order; 0 for a Unix socket
-  std::uint8_t family;       // 0 unknown, 1 Unix socket, 4 IPv4, 6 IPv6
-  std::uint8_t reserved;
 };
 
 // bits of ClientSlot::flags

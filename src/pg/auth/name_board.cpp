@@ -4,8 +4,9 @@
 // states of slots and seats, and the races, are described in core/auth/name_lookup.hpp.
 //
 // Clients of one address that come at the same time share one question.  So a name
-// service that never answers for some address holds up one resolver, not all, however
-// often a client of that address connects.
+// service that never answers for some address holds up one resolver, however often a
+// client of that address connects; one that never answers for a network (of IPv6) holds
+// up half of them.
 //
 // No answer is kept for the next client: what the name service says now counts, as on
 // the server's own port, and its own caches (nscd, systemd-resolved) do that better.
@@ -22,7 +23,9 @@ extern "C" {
 #include "utils/memutils.h"
 }
 
+#include "core/accept/address_key.hpp"
 #include "core/auth/name_lookup.hpp"
+#include "pg/accept/client_port.hpp"
 #include "pg/shared_memory.hpp"
 
 namespace sluice::pg {
@@ -47,6 +50,7 @@ NameBoard &board() {
 
 NameQuestion make_question(const Port *port) {
   NameQuestion question;
+  ClientAddress address;
 
   memset(&question, 0, sizeof(question));
   question.kind = port->remote_hostname == nullptr ? NameQuestionKind::reverse : NameQuestionKind::forward;
@@ -57,6 +61,8 @@ NameQuestion make_question(const Port *port) {
     reinterpret_cast<sockaddr_in *>(question.address)->sin_port = 0;
   else if (port->raddr.addr.ss_family == AF_INET6)
     reinterpret_cast<sockaddr_in6 *>(question.address)->sin6_port = 0;
+  remember_address(&address, port->raddr);
+  question.source = address_key(address, 0);  // who comes through a Unix socket is not looked up
   if (port->remote_hostname != nullptr) strlcpy(question.name, port->remote_hostname, sizeof(question.name));
   return question;
 }
@@ -174,6 +180,7 @@ bool name_board_has_news() {
 
 bool staff_resolvers(std::int64_t now_us) {
   look_after_starts(now_us);
+  hand_out_questions(board());
   const ResolverNeed need = count_need(board());
   wake_resolvers(need.wake);
   if (now_us >= start_failed_until_us) {
