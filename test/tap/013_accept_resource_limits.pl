@@ -153,7 +153,7 @@ none_left();
 	is("$error->{C} $error->{M}", '53300 too many clients from this address are logging in',
 		'one address may have nine tenths of those who log in');
 	like($error->{H}, qr/"sluice\.max_unauthenticated_per_address"/, 'the hint names the setting');
-	is(last_message('limit', '53300'), 'too many clients from one address are logging in', 'it is counted');
+	is(last_message('limit', '53300'), 'too many clients from this address are logging in', 'it is counted');
 	is(LoginProbe::outcome(login_from('127.0.0.2', %login)), 'asked : OK', 'another address is served meanwhile');
 	is(login_outcome(%pooled, %login, host => $server->host), 'asked : OK', 'and a local user');
 
@@ -162,9 +162,9 @@ none_left();
 	my $refused = grep { my $client = open_from('127.0.0.1'); $client->send_bytes("\0"); defined $client->poll_message(60) } 1 .. 30;
 	is($refused, 30, 'all others of that address are refused');
 	is(counted('limit', '53300') - $before, 30, 'and counted');
-	my $lines = () = $server->log_since($offset) =~ /too many clients from one address are logging in/g;
+	my $lines = () = $server->log_since($offset) =~ /too many clients from this address are logging in/g;
 	cmp_ok($lines, '<', 30, 'without a line in the log for each');
-	like($server->log_since(0), qr/pooled client from 127\.0\.0\.1 refused: too many clients from one address/, 'but one');
+	like($server->log_since(0), qr/pooled client from 127\.0\.0\.1 refused: too many clients from this address/, 'but one');
 
 	$silent[0]->send_bytes(substr(RawClient::startup_packet(user => $me, database => 'postgres'), 1));
 	$silent[0]->authenticate;
@@ -182,7 +182,7 @@ set_all('sluice.max_clients_per_address' => 3);
 	my @clients;
 	my $outcome = until_outcome($refusal, sub { push @clients, login_from('127.0.0.1', %login); LoginProbe::outcome($clients[-1]) });
 	like($outcome, $refusal, 'an address may have as many clients as sluice.max_clients_per_address says');
-	is(last_message('limit', '53300'), 'too many clients from one address', 'it is counted');
+	is(last_message('limit', '53300'), 'too many clients from this address', 'it is counted');
 	is(LoginProbe::outcome(login_from('127.0.0.3', %login)), 'asked : OK', 'another address has its own number');
 	my @local = map { RawClient->try_connect(%pooled, %login, host => $server->host) } 1 .. 4;
 	is(join(' ', map { $_->error ? $_->error->{C} : 'OK' } @local), 'OK OK OK 53300', 'at the Unix socket the user counts');

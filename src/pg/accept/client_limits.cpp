@@ -177,10 +177,10 @@ static SocketRefusal too_many_unauthenticated{"sorry, too many clients already",
                                               "sluice.max_unauthenticated_clients", LogThrottle{kLogIntervalUs}};
 static SocketRefusal too_many_clients{"sorry, too many clients already", "sorry, too many clients already",
                                       "sluice.max_clients", LogThrottle{kLogIntervalUs}};
-static SocketRefusal too_many_of_address{"too many clients from this address", "too many clients from one address",
+static SocketRefusal too_many_of_address{"too many clients from this address", "too many clients from this address",
                                          "sluice.max_clients_per_address", LogThrottle{kLogIntervalUs}};
 static SocketRefusal too_many_unauthenticated_of_address{
-    "too many clients from this address are logging in", "too many clients from one address are logging in",
+    "too many clients from this address are logging in", "too many clients from this address are logging in",
     "sluice.max_unauthenticated_per_address", LogThrottle{kLogIntervalUs}};
 
 static void log_refusal(SocketRefusal *refusal, const SockAddr &peer) {

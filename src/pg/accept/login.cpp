@@ -519,6 +519,7 @@ std::int64_t expire_logins(std::int64_t now_us) {
     ereport(LOG_SERVER_ONLY, (errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling authentication due to timeout")));
     count_error(ErrorClass::authentication, ERRCODE_QUERY_CANCELED, InvalidOid,
                 "canceling authentication due to timeout");
+    shared().header->authentication_failures.fetch_add(1);
     abandon_login(login);
   }
   return -1;

@@ -110,7 +110,8 @@ void open_relays(int epoll, int first_descriptor) {
   if (EnableSSL && capacity < client_capacity())
     ereport(LOG, (errmsg("only %u of %u clients can be served with SSL", capacity, client_capacity()),
                   errdetail("Each needs two more file descriptors than other clients, unless the kernel encrypts."),
-                  errhint("Raise the limit of open files of the server (LimitNOFILE, ulimit -n).")));
+                  errhint("Raise the limit of open files of the server (LimitNOFILE, ulimit -n) to at least %u.",
+                          static_cast<unsigned>(first_descriptor) + 2 * client_capacity())));
   // Not palloc0(): pages of places that are never used stay untouched.
   relays = static_cast<Relay *>(calloc(capacity + 1, sizeof(Relay)));
   if (relays == nullptr) ereport(FATAL, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));

@@ -22,6 +22,7 @@ extern "C" {
 #include "utils/memutils.h"
 }
 
+#include <cstdio>
 #include <cstring>
 
 #include <openssl/x509.h>
@@ -30,6 +31,7 @@ extern "C" {
 #include "pg/accept/tls_context.hpp"
 #include "pg/accept/tls_kernel.hpp"
 #include "pg/settings.hpp"
+#include "pg/shared_memory.hpp"
 #include "pg/stats/error_count.hpp"
 
 namespace sluice::pg {
@@ -125,6 +127,7 @@ const char *describe_tls_error(unsigned long code) {
 }
 
 static void count_failure(const char *message) {
+  shared().header->protocol_violations.fetch_add(1);
   count_error(ErrorClass::protocol, ERRCODE_PROTOCOL_VIOLATION, InvalidOid, message);
 }
 
@@ -149,16 +152,25 @@ static bool concerns_versions(unsigned long code) {
   }
 }
 
+// The setting, or what the library goes to if it is empty.
+static const char *describe_version(const char *setting, const char *unlimited) {
+  const char *value = GetConfigOption(setting, true, false);
+  return value != nullptr && value[0] != '\0' ? value : unlimited;
+}
+
 static void log_failed_handshake(int kind, int result, int error_number, unsigned long code) {
-  count_failure("could not accept SSL connection");
+  char message[128];
+  snprintf(message, sizeof(message), "could not accept SSL connection: %s",
+           kind == SSL_ERROR_SSL ? describe_tls_error(code) : "the client has gone");
+  count_failure(message);
   if (kind == SSL_ERROR_SSL) {
     ereport(COMMERROR,
             (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("could not accept SSL connection: %s", describe_tls_error(code)),
              concerns_versions(code)
                  ? errhint("This may indicate that the client does not support any SSL protocol version between %s and "
                            "%s.",
-                           GetConfigOption("ssl_min_protocol_version", true, false),
-                           GetConfigOption("ssl_max_protocol_version", true, false))
+                           describe_version("ssl_min_protocol_version", "TLSv1"),
+                           describe_version("ssl_max_protocol_version", "TLSv1.3"))
                  : 0));
   } else if (kind == SSL_ERROR_SYSCALL && result < 0 && error_number != 0) {
     errno = error_number;
