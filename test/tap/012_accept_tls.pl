@@ -291,13 +291,55 @@ ok(until_alone(), 'when all have gone no client is left');
 	sleep 0.1 while descriptors($dispatcher) > $descriptors_before && time() < $deadline;
 	cmp_ok(descriptors($dispatcher), '<=', $descriptors_before, 'nor a descriptor of the dispatcher');
 }
+{
+	# Those who read nothing have some seconds; then nothing of them is left, although they still hold their ends.
+	my @silent = map { tls_client() } 1 .. 2;
+	my $writing = q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'};
+	ask($_, q{SELECT repeat('x', 1000) FROM generate_series(1, 50000)}) foreach @silent;
+	$server->wait_until($writing, 2) or diag($server->sql('SELECT pid, backend_type, wait_event, query FROM pg_stat_activity'));
+	my ($disconnected) = $server->sql("SELECT client FROM sluice.clients WHERE cancel_pid = " . $silent[1]->pid);
+	shutdown($silent[0]->socket, 1);
+	$server->sql("SELECT sluice.disconnect_client($disconnected)");
+	ok(until_alone(), 'a client that reads nothing ends its stream, another is disconnected');
+	my $deadline = time() + $SluiceTest::patience_s;
+	sleep 0.1 while descriptors($dispatcher) > $descriptors_before && time() < $deadline;
+	cmp_ok(descriptors($dispatcher), '<=', $descriptors_before, 'what is left for them is given up');
+	$_->drop foreach @silent;
+}
+{
+	# One who takes a little at a time gets all that was under way, and the end of TLS behind it.
+	my $slow = tls_client();
+	ask($slow, q{SELECT g, repeat('x', 1000) FROM generate_series(1, 50000) g});
+	$server->wait_until(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ClientWrite'}, 1);
+	$server->sql('SELECT sluice.disconnect_client(client) FROM sluice.clients WHERE ssl');
+	until_alone();
+	my ($rows, $wrong) = (0, 0);
+	while (my $message = $slow->read_message)
+	{
+		last if $message->{type} eq 'EOF';
+		next if $message->{type} ne 'D';
+		my ($number, $text) = RawClient::row_fields($message);
+		$wrong++ unless $number == ++$rows && $text eq 'x' x 1000;
+		sleep 0.05 if $rows % 200 == 0;
+	}
+	ok($rows > 0 && $wrong == 0, "a client that reads slowly gets what was sent before it was disconnected ($rows rows)");
+	ok($slow->tls->ended && !$slow->tls->broken, 'in order, up to close_notify');
+	$slow->drop;
+}
 # At the server's end clients are told as well.
 {
-	my $client = tls_client();
-	$client->sql('SELECT 1');
+	my %client = (idle => tls_client(), busy => tls_client(), plain => $server->pool_raw);
+	$client{idle}->sql('SELECT 1');
+	ask($client{$_}, 'SELECT pg_sleep(3600)') foreach 'busy', 'plain';
+	ok($server->wait_until(q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'}, 2), 'two clients are busy');
 	$server->stop('fast');
-	my ($error) = grep { $_->{type} eq 'E' } $client->read_until('E');
-	is($error && RawClient::error_fields($error)->{C}, '57P01', 'clients hear in TLS that the server shuts down');
+	foreach my $which ('idle', 'busy', 'plain')
+	{
+		my ($error) = grep { $_->{type} eq 'E' } $client{$which}->read_until('');
+		is($error && join(' ', @{ RawClient::error_fields($error) }{ 'S', 'C' }),
+			'FATAL 57P01', "a client ($which) hears that the server shuts down");
+	}
+	ok($client{$_}->tls->ended && !$client{$_}->tls->broken, "and the end of TLS ($_)") foreach 'idle', 'busy';
 }
 
 done_testing();

@@ -8,6 +8,9 @@ use strict;
 use warnings;
 
 use Certificates;
+use Config;
+use File::Basename qw(dirname);
+use IPC::Run;
 use PoolTest;
 use PostgreSQL::Test::Utils;
 use RawClient;
@@ -230,6 +233,42 @@ foreach my $port (@ports)
 same_on_both('another of the same role', qr/^0: 1$/, 'SELECT 1', %app);
 like((both('SELECT 1', %stolen))[1], qr/revoked/, 'and the client learns why');
 $server->stop;
+
+# ---------------------------------------------------------------- modules with a hook of their own
+
+SKIP:
+{
+	my $library = PostgreSQL::Test::Utils::tempdir() . '/tls_hook.so';
+	my @compiler = split ' ', $ENV{CC} || $Config{cc};
+	chomp(my @include = map { "-I$_" } `pg_config --includedir-server`, `pg_config --includedir`);
+	my ($output, $errors) = ('', '');
+	eval {
+		IPC::Run::run([ @compiler, '-shared', '-fPIC', @include, '-o', $library, dirname(__FILE__) . '/lib/tls_hook.c' ],
+			'>', \$output, '2>', \$errors);
+	} or skip 'no compiler, or no headers of the server', 1;
+	# Either finds the other's: each order is a chain of its own.
+	foreach my $libraries ("pg_sluice, $library", "$library, pg_sluice")
+	{
+		my $order = $libraries =~ /^pg_sluice/ ? 'behind' : 'in front';
+		my $name = $order eq 'behind' ? 'hook_behind' : 'hook_in_front';
+		my $chained = SluiceTest->new($name, tcp => 1, conf => $files->conf('server') . <<"CONF");
+shared_preload_libraries = '$libraries'
+CONF
+		like($chained->log_since(0), qr/tls_hook was shown a context/, "a module with a hook, $order: it is called");
+		foreach my $round ('started', 'reloaded')
+		{
+			like(subject($chained->$_), qr/CN=server/, "$round: the $_ serves TLS") foreach 'port', 'pool_port';
+			is($chained->pool_sql('SELECT ssl FROM sluice.clients', %tls), 't', 'a session over it');
+			my $log = $chained->log_size;
+			$chained->sql('SELECT pg_reload_conf()');
+			# The postmaster and the dispatcher.
+			ok($chained->wait_for_log(qr/tls_hook was shown a context.*tls_hook was shown a context/s, $log),
+				'a reload calls it again');
+		}
+		unlike($chained->log_since(0), qr/terminated by signal|PANIC|stack depth/, 'nothing has crashed');
+		$chained->stop;
+	}
+}
 
 # ---------------------------------------------------------------- passphrases
 

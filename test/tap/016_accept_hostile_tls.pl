@@ -9,7 +9,11 @@ use strict;
 use warnings;
 
 use Certificates;
+use Config;
+use File::Basename qw(dirname);
 use HostileTest;
+use IPC::Run;
+use PostgreSQL::Test::Utils;
 use RawClient;
 use SluiceTest;
 use Test::More;
@@ -307,6 +311,58 @@ foreach my $version ('TLSv1.2', 'TLSv1.3')
 }
 is($server->sql('SELECT count(*) FROM numbers'), '0', 'nobody has committed by that');
 undisturbed('after broken sessions');
+
+# ---------------------------------------------------------------- new keys, again and again
+
+SKIP:
+{
+	my $program = PostgreSQL::Test::Utils::tempdir() . '/key_changes';
+	my @compiler = split ' ', $ENV{CC} || $Config{cc};
+	my $source = dirname(__FILE__) . '/lib/key_changes.c';
+	my ($output, $errors) = ('', '');
+	eval { IPC::Run::run([ @compiler, '-o', $program, $source, '-lssl', '-lcrypto' ], '>', \$output, '2>', \$errors) }
+	  or skip 'no compiler, or no OpenSSL to compile with', 1;
+	my %way = $test->tcp;
+	my $change_keys = sub {
+		my ($output, @what) = @_;
+		return IPC::Run::start([ $program, $way{host}, $way{port}, $me, 'postgres', @what ],
+			'<', \undef, '>', $output, IPC::Run::timer($SluiceTest::patience_s));
+	};
+	# The kernel would end a client at the first.
+	$server->reload_with('sluice.kernel_tls', 'off');
+	my ($by, $deadline) = ('', time() + $SluiceTest::patience_s);
+	while ($by ne 'dispatcher' && time() < $deadline)
+	{
+		my $client = encrypted_client('by_scram');
+		$by = $server->sql('SELECT ssl_by FROM sluice.clients WHERE ssl ORDER BY connected_at DESC LIMIT 1');
+		$client->close;
+	}
+	is($by, 'dispatcher', 'the dispatcher encrypts');
+
+	$output = '';
+	$change_keys->(\$output, 'queries', 3)->finish;
+	is($output, "served\n", 'a client may change its keys');
+
+	# More than the buffers of any socket hold: not all of it can be sent to one who has stopped reading.
+	my ($before, $log) = ($test->errors('protocol', '08P01'), $server->log_size);
+	foreach my $when ('login', 'session')
+	{
+		$output = '';
+		my $flood = $change_keys->(\$output, $when, 1_000_000);
+		$flood->pump until $output =~ /\n/;
+		is(scalar $witness->sql('SELECT 18'), 18, "$when: while a client does nothing but that, others go on");
+		my $newcomer = encrypted_client('by_scram');
+		is(scalar $newcomer->sql('SELECT 19'), 19, 'and log in');
+		$newcomer->close;
+		$flood->finish;
+		is($output, "ready\ndropped\n", 'it is dropped');
+	}
+	ok($server->wait_for_log(qr/client changes its SSL keys too often/, $log), 'the log says why');
+	is($test->errors('protocol', '08P01') - $before, 1, 'and the first is counted, which was nobody yet');
+	$server->sql('ALTER SYSTEM RESET sluice.kernel_tls');
+	$server->sql('SELECT pg_reload_conf()');
+	undisturbed('after changes of keys');
+}
 
 # ---------------------------------------------------------------- many, and what is left of them
 

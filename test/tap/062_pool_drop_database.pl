@@ -6,7 +6,10 @@
 use strict;
 use warnings;
 
+use POSIX ();
 use PoolTest;
+use PostgreSQL::Test::Utils;
+use RawClient;
 use SluiceTest;
 use Test::More;
 
@@ -194,6 +197,41 @@ $server->sql('CREATE DATABASE his OWNER owner');
 	is($said{pool_raw}, $said{raw}, 'on the pooled port as on the direct one');
 	idle_pool('his');
 	is(told('DROP DATABASE his WITH (FORCE)', user => 'owner'), 'done', "a superuser's backend without a client is nobody's session");
+}
+
+# --- those who come back at once do not keep FORCE from coming to its end
+{
+	my $stop = PostgreSQL::Test::Utils::tempdir() . '/stop';
+	my $deadline = time() + $SluiceTest::patience_s;
+	my ($test, @visitors) = ($$);
+	$server->sql('CREATE DATABASE stormed');
+	foreach my $number (1 .. 8)
+	{
+		my $visitor = fork;
+		die "fork: $!" unless defined $visitor;
+		if ($visitor) { push @visitors, $visitor; next; }
+		$SIG{PIPE} = 'IGNORE';
+		my $over = sub { return -e $stop || time() > $deadline || getppid() != $test };
+		until ($over->())
+		{
+			eval {
+				my $client = RawClient->try_connect(host => $server->host, port => $server->pool_port, user => own_name(),
+					dbname => 'stormed', timeout => 10);
+				$client->sql('SELECT 1') until $client->error || $over->();
+			};
+		}
+		# Nothing of the parent's is to be cleared up here.
+		POSIX::_exit(0);
+	}
+	foreach my $round (1 .. 5)
+	{
+		$server->sql('CREATE DATABASE stormed') if $round > 1;
+		ok($server->wait_until(q{SELECT count(*) >= 4 FROM sluice.clients WHERE database = 'stormed'}), "clients come back ($round)");
+		is(told('DROP DATABASE stormed WITH (FORCE)'), 'done', 'while they do, FORCE drops their database');
+	}
+	PostgreSQL::Test::Utils::append_to_file($stop, '');
+	waitpid $_, 0 foreach @visitors;
+	ok($server->wait_until(q{SELECT count(*) = 0 FROM sluice.clients WHERE database = 'stormed'}), 'nothing is left of them');
 }
 
 # --- a new database of the same name is a new pool

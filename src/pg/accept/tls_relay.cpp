@@ -307,12 +307,13 @@ static Moved read_network(std::uint32_t index) {
                ? Moved::nothing
                : moved;
   }
+  if (has_too_many(relay.key_changes)) return Moved::network_gone;
   switch (SSL_get_error(relay.connection, got)) {
     case SSL_ERROR_WANT_WRITE:
       relay.wants_output = true;
       return Moved::nothing;
     case SSL_ERROR_WANT_READ:
-      return has_too_many(relay.key_changes) ? Moved::network_gone : Moved::nothing;
+      return Moved::nothing;
     case SSL_ERROR_ZERO_RETURN:
       relay.client_ended = true;
       return Moved::nothing;

@@ -68,7 +68,7 @@ static void note_secret(const SSL *connection, const char *line) {
   if (tls != nullptr && tls->connection == connection) keep_client_secret(&tls->secret, line);
 }
 
-static void note_message(int is_written, int, int content_type, const void *bytes, std::size_t length, SSL *,
+static void note_message(int is_written, int, int content_type, const void *bytes, std::size_t length, SSL *connection,
                          void *argument) {
   if (is_written || content_type != SSL3_RT_HANDSHAKE || length == 0 ||
       *static_cast<const unsigned char *>(bytes) != SSL3_MT_KEY_UPDATE)
@@ -77,6 +77,8 @@ static void note_message(int is_written, int, int content_type, const void *byte
   const std::int64_t now_us = coarse_monotonic_us();
   if (now_us - changes->since_us >= 1000000) *changes = KeyChanges{now_us, 0};
   changes->count++;
+  // While it has part of another record at hand OpenSSL goes on by itself; so it stops there.
+  if (has_too_many(*changes)) SSL_set_shutdown(connection, SSL_get_shutdown(connection) | SSL_RECEIVED_SHUTDOWN);
 }
 
 static void end_session(void *argument) {
@@ -308,14 +310,16 @@ ssize_t receive_decrypted(TlsSession *tls, void *target, std::size_t length) {
   const int got = SSL_read(tls->connection, target, static_cast<int>(length));
   if (got > 0) return got;
   const int error_number = errno;
+  if (has_too_many(tls->key_changes)) {
+    tls->broken = true;
+    refuse("client changes its SSL keys too often");
+    errno = ECONNRESET;
+    return -1;
+  }
   switch (SSL_get_error(tls->connection, got)) {
     case SSL_ERROR_WANT_READ:
     case SSL_ERROR_WANT_WRITE:
-      if (has_too_many(tls->key_changes)) {
-        tls->broken = true;
-        refuse("client changes its SSL keys too often");
-      }
-      errno = tls->broken ? ECONNRESET : EAGAIN;
+      errno = EAGAIN;
       return -1;
     case SSL_ERROR_ZERO_RETURN:
       return 0;

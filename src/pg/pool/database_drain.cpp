@@ -289,10 +289,14 @@ static void close_the_door(Oid database) {
   while (!look_is_done(request) && monotonic_us() < until_us) pause_a_moment();
 }
 
+static void tell_clients_to_leave(Oid database) {
+  SharedState &state = shared();
+  for (std::uint32_t i = 0; i < state.header->max_clients; i++) tell_client_to_leave(state.clients[i], database);
+  (void)request_look();
+}
+
 // Ends all sessions, or raises an error and ends none.
 static void end_sessions(Oid database) {
-  SharedState &state = shared();
-
   close_the_door(database);
   require_right_to_end_clients(database);
   // Backends without clients are nobody's session: whose role they have is no reason to refuse.
@@ -301,8 +305,7 @@ static void end_sessions(Oid database) {
   // Of clients that were on their way to a backend meanwhile, too.
   require_right_to_end_clients(database);
   TerminateOtherDBBackends(database);
-  for (std::uint32_t i = 0; i < state.header->max_clients; i++) tell_client_to_leave(state.clients[i], database);
-  (void)request_look();
+  tell_clients_to_leave(database);
 }
 
 // ------------------------------------------------------------------ the statement waits
@@ -360,6 +363,11 @@ static void drain(Oid database, const Wanted &wanted) {
         }
         break;
       case DrainStep::wait:
+        // A backend on its way out may still have greeted one, or given one back, since they were told.
+        if (view.clients_told && view.clients > 0) {
+          require_right_to_end_clients(database);
+          tell_clients_to_leave(database);
+        }
         pause_a_moment();
         break;
       case DrainStep::proceed:
