@@ -480,6 +480,10 @@ bool load_authentication_rules() {
   return rules_loaded;  // without maps those can come in who need none, as on the server's port
 }
 
+static bool asks_for_secret(const MatchedRule &rule) {
+  return !rule.undecided && (rule.method == uaMD5 || rule.method == uaSCRAM || rule.method == uaPassword);
+}
+
 AuthenticationStatus begin_authentication(Port *port, MemoryContext context, StringInfo output, int *settled,
                                           Authentication **result) {
   const MemoryContext caller_context = MemoryContextSwitchTo(context);
@@ -487,23 +491,27 @@ AuthenticationStatus begin_authentication(Port *port, MemoryContext context, Str
   auto *authentication = static_cast<Authentication *>(palloc0(sizeof(Authentication)));
   authentication->port = port;
   authentication->context = context;
-  authentication->secrets = create_secret_context(context);
+  authentication->secrets = context;
   authentication->expected = Expected::nothing;
   authentication->settled = settled;
   *result = authentication;
 
   // One look at the role serves the rules (groups) and the challenge (secret).
   RoleRow role;
-  MemoryContextSwitchTo(authentication->secrets);
   const bool role_exists = read_role(port->user_name, &role);
-  MemoryContextSwitchTo(context);
   authentication->role = role_exists ? role.oid : InvalidOid;
   authentication->rule = find_hba_rule(port, authentication->role);
-  MemoryContextSwitchTo(authentication->secrets);
+  char *const as_read = role_exists ? role.secret : nullptr;
+  if (asks_for_secret(authentication->rule)) {
+    // Wiping that memory costs more than most logins: only where a secret gets into it.
+    authentication->secrets = create_secret_context(context);
+    MemoryContextSwitchTo(authentication->secrets);
+    if (as_read != nullptr) role.secret = pstrdup(as_read);
+  }
+  wipe_text(as_read);
   const AuthenticationStatus status = authentication->rule.undecided
                                           ? AuthenticationStatus::wants_name
                                           : start_method(authentication, role_exists ? &role : nullptr, output);
-  if (role_exists && authentication->secret == nullptr) wipe_text(role.secret);  // nothing more to do with it
 
   MemoryContextSwitchTo(caller_context);
   return status;
