@@ -10,8 +10,8 @@ use PoolTest;
 use SluiceTest;
 use Test::More;
 
-# Twelve worker slots: eight and those of the pools.  Three are taken (dispatcher, statistician, logical replication
-# launcher), of nine free ones two are spared: seven calibrators at most.
+# Fifteen worker slots: eight, those of the pools and those of the resolvers.  Three are taken (dispatcher, statistician,
+# logical replication launcher), of twelve free ones two are spared: ten calibrators at most.
 my $server = SluiceTest->new('main', init => [ allows_streaming => 1 ], conf => <<'CONF');
 sluice.cores = 2
 sluice.spindles = 0
@@ -19,7 +19,7 @@ sluice.max_backends = 2
 max_worker_processes = 8
 max_parallel_workers_per_gather = 0
 CONF
-my $most = 7;
+my $most = 10;
 
 # A call for a short sweep.
 sub calibrate
@@ -76,7 +76,7 @@ SQL
 }
 
 is($server->sql(q(SELECT string_agg(size::text, ' ') FROM ) . calibrate(q('SELECT 1'), sizes => 'NULL', seconds => '0.02')),
-	"1 2 3 4 6 $most", 'without sizes, they are chosen by the rule and by the workers there are');
+	"1 2 3 4 6 8 $most", 'without sizes, they are chosen by the rule and by the workers there are');
 {
 	my (undef, undef, $errors) = $server->psql('SELECT * FROM ' . calibrate(q('SELECT 1'), sizes => 'NULL', seconds => '0.02'));
 	like($errors, qr/NOTICE:  the sizes end at $most for lack of worker processes/, 'with a word about the latter');
