@@ -317,6 +317,15 @@ void close_lease(Self &me) {
   me.lease = 0;
 }
 
+// Now and then the dispatcher is to see what the client says next, as after a
+// client's first transaction.
+void arm_client(ClientRef client, std::uint32_t number, Socket *socket, bool at_the_door) {
+  if (at_the_door)
+    socket->watch_input(true);
+  else
+    world->set.arm(client, number, socket);
+}
+
 void give_back_client(Self &me) {
   const ClientRef client = me.client_ref;
   ClientSlot *slot = me.client;
@@ -324,16 +333,16 @@ void give_back_client(Self &me) {
   Socket *socket = &model_client(me).socket;
 
   close_lease(me);
-  slot->flags.fetch_or(kClientInSet);
+  const bool at_the_door = (slot->flags.fetch_or(kClientInSet) & kClientInSet) != 0 && one_in(2);
   pool().armed.fetch_add(1);
   step_of(me);
   if (wrong(Mistake::gives_back_in_wrong_order)) {
-    world->set.arm(client, number, socket);
+    arm_client(client, number, socket, at_the_door);
     step_of(me);
   }
   slot->word.store(ClientWord{client.generation, kNoIndex, ClientState::idle}.pack());
   step_of(me);
-  if (!wrong(Mistake::gives_back_in_wrong_order)) world->set.arm(client, number, socket);
+  if (!wrong(Mistake::gives_back_in_wrong_order)) arm_client(client, number, socket, at_the_door);
 }
 
 void dismiss_leased_client(Self &me) {

@@ -100,6 +100,14 @@ void pool_receives_client(ClientRef client) {
   pool().watched.store(1);
 }
 
+void arm_client(ClientRef client) {
+  world->set.arm(client, world->descriptors[client.slot].load(), &socket_of(client.slot));
+  step();
+  if (!needs_watcher(pool().waiters.load(), pool().armed.load(), pool().queued.load())) return;
+  if (pool().lingerers.load() > 0) poke_lingering_backend();
+  pool().watched.store(1);
+}
+
 void pool_parks_client(ClientRef client) {
   ClientSlot &slot = world->shared.clients[client.slot];
   Socket &socket = socket_of(client.slot);
@@ -109,11 +117,12 @@ void pool_parks_client(ClientRef client) {
   pool().armed.fetch_add(1);
   change_client_state(client, ClientState::authenticating, ClientState::idle);
   step();
-  world->set.arm(client, world->descriptors[client.slot].load(), &socket);
-  step();
-  if (!needs_watcher(pool().waiters.load(), pool().armed.load(), pool().queued.load())) return;
-  if (pool().lingerers.load() > 0) poke_lingering_backend();
-  pool().watched.store(1);
+  arm_client(client);
+}
+
+void pool_arms_client(ClientRef client) {
+  const ClientWord word = ClientWord::unpack(world->shared.clients[client.slot].word.load());
+  if (word.generation == client.generation && word.state == ClientState::idle) arm_client(client);
 }
 
 void pool_resumes_client(ClientRef client) {
@@ -246,6 +255,14 @@ void client_hung_up(ClientRef client) {
   }
 }
 
+void client_speaks(ClientRef client) {
+  step();
+  if (end_if_gone(client)) return;
+  socket_of(client.slot).watch_input(false);
+  step();
+  pool_arms_client(client);
+}
+
 // ------------------------------------------------------------------ watching
 
 bool drain_ready_clients() {
@@ -316,10 +333,10 @@ void scan_clients() {
 
 // ------------------------------------------------------------------ the loop
 
-bool any_hangup() {
+bool any_event_of_clients() {
   for (std::uint32_t i = 0; i < world->scenario.slots; i++)
     if (ClientWord::unpack(world->shared.clients[i].word.load()).state != ClientState::free &&
-        socket_of(i).hangup_is_news())
+        (socket_of(i).hangup_is_news() || socket_of(i).input_is_news()))
       return true;
   return false;
 }
@@ -328,7 +345,7 @@ bool all_have_left() { return world->living_crowds.load() == 0 && world->header(
 
 bool has_work(int) {
   return world->dispatcher.pending.load() || pool().watched.load() != 0 || !world->listener.empty() ||
-         (world->set_is_watched.load() && world->set.has_event()) || world->scan_due.load() || any_hangup() ||
+         (world->set_is_watched.load() && world->set.has_event()) || world->scan_due.load() || any_event_of_clients() ||
          all_have_left();
 }
 
@@ -340,7 +357,11 @@ void handle_events() {
   }
   for (std::uint32_t i = 0; i < world->scenario.slots; i++) {
     const ClientWord word = ClientWord::unpack(world->shared.clients[i].word.load());
-    if (word.state != ClientState::free && socket_of(i).take_hangup()) client_hung_up(ClientRef{i, word.generation});
+    if (word.state == ClientState::free) continue;
+    if (socket_of(i).take_hangup())
+      client_hung_up(ClientRef{i, word.generation});
+    else if (socket_of(i).take_input())
+      client_speaks(ClientRef{i, word.generation});
   }
   // Others than arrivals first, or a slot might not be free yet.
   while (mine().free_count > 0 && world->listener.pop(&arrival)) {

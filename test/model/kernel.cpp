@@ -12,6 +12,7 @@ void Socket::send(const Command &command) {
   if (shut_) return;
   if (tail_ - head_ == kRoom) abort();
   inbox_[tail_++ % kRoom] = command;
+  input_ = input_watched_;
 }
 
 void Socket::close() {
@@ -79,6 +80,25 @@ bool Socket::take_hangup() {
 bool Socket::hangup_is_news() {
   Guard guard(guard_);
   return hangup_;
+}
+
+void Socket::watch_input(bool on) {
+  Guard guard(guard_);
+  input_watched_ = on;
+  input_ = on && head_ != tail_;
+  hangup_ = hangup_ || closed_ || shut_;
+}
+
+bool Socket::take_input() {
+  Guard guard(guard_);
+  const bool was = input_;
+  input_ = false;
+  return was;
+}
+
+bool Socket::input_is_news() {
+  Guard guard(guard_);
+  return input_;
 }
 
 void IdleSet::arm(sluice::ClientRef client, std::uint32_t number, Socket *socket) {

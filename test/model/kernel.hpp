@@ -44,6 +44,9 @@ class Socket {
   void shut();
   bool take_hangup();  // EPOLLRDHUP, edge triggered
   bool hangup_is_news();
+  void watch_input(bool on);  // EPOLLIN beside it, edge triggered; a MOD reports what is there already
+  bool take_input();
+  bool input_is_news();
 
  private:
   static constexpr unsigned kRoom = 8;
@@ -52,6 +55,7 @@ class Socket {
   unsigned head_ = 0, tail_ = 0;
   std::uint32_t answers_ = 0;
   bool closed_ = false, shut_ = false, hangup_ = false;
+  bool input_watched_ = false, input_ = false;
 };
 
 constexpr std::uint32_t kMostSlots = 64;

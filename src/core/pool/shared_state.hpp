@@ -390,6 +390,7 @@ struct alignas(kCacheLine) SharedHeader {
   std::uint32_t history_seconds;
   std::uint32_t descriptor_base;  // client slot i has descriptor base + i in every process
   std::atomic<std::int32_t> dispatcher_pid;
+  std::atomic<std::int32_t> dispatcher_epoll;  // a descriptor number of the dispatcher; for watch_for_goodbye()
   std::atomic<std::uint32_t> dispatcher_epoch;  // grows each time a dispatcher starts
   // Asks the dispatcher to look at all clients at once: raise it, then SIGUSR2.  It
   // has done so, and let in whom it was about to, when `looks` has caught up.

@@ -74,6 +74,7 @@ void open_client_registry(int epoll) {
   SharedState &state = shared();
 
   dispatcher_epoll = epoll;
+  state.header->dispatcher_epoll.store(epoll);
   capacity = raise_descriptor_limit();
   free_slots =
       static_cast<std::uint32_t *>(MemoryContextAlloc(TopMemoryContext, sizeof(std::uint32_t) * Max(capacity, 1u)));

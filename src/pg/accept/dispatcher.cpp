@@ -268,6 +268,15 @@ static void client_hung_up(ClientRef client) {
   }
 }
 
+// A client that was left here after its first transaction (give_back_client): most say
+// goodbye.  Otherwise its hang-up is all that is watched for from here on; one that has
+// come meanwhile is reported again.
+static void client_speaks(ClientRef client) {
+  if (end_if_gone(client)) return;
+  watch_for_hangup(client, false);
+  pool_arms_client(client);
+}
+
 static void handle_event(const epoll_event &event) {
   const ClientRef source = ClientRef::unpack(event.data.u64);
 
@@ -295,6 +304,8 @@ static void handle_event(const epoll_event &event) {
   if (word.generation != source.generation) return;
   if (word.state == ClientState::authenticating)
     continue_login(source);
+  else if ((event.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0)
+    client_speaks(source);
   else
     client_hung_up(source);
 }

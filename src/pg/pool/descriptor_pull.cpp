@@ -47,6 +47,8 @@ bool open_descriptor_pull(int dispatcher_pid) {
 
 bool can_pull_descriptors() { return dispatcher_handle >= 0; }
 
+int pull_copy(int number) { return can_pull_descriptors() ? take(number) : -1; }
+
 bool pull_descriptor(int number) {
   const int taken = take(number);
   if (taken < 0) return false;

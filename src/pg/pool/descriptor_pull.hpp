@@ -23,6 +23,9 @@ bool can_pull_descriptors();
 // Copies the dispatcher's descriptor `number` to the same number here.
 bool pull_descriptor(int number);
 
+// Copies it to whatever number is free; -1 when that does not work.
+int pull_copy(int number);
+
 }  // namespace sluice::pg
 
 #endif

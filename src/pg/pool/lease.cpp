@@ -25,6 +25,11 @@
 //   into waiters, then looks at queued; the dispatcher counts queued, then looks
 //   at waiters and rings the bell.
 //
+//   A client that has had its first transaction is left to the dispatcher's set
+//   (is_left_at_the_door), whose registration of it is changed after its state is
+//   idle.  Changing it reports what is there already, a hang-up too; from then on
+//   only the dispatcher can make it anything but idle, until it is armed again.
+//
 //   A new client is assigned while its backend wakes for something else.  The
 //   dispatcher changes the backend's state from waiting to assigned; the backend
 //   changes it from waiting to active.  Who comes first decides; an event that
@@ -72,6 +77,7 @@ namespace sluice::pg {
 
 static int control = -1;
 static int pool_epoll = -1;
+static int dispatcher_epoll = -1;  // a copy of the dispatcher's own set; -1: could not be had
 static std::uint32_t *known_generations = nullptr;  // [max_clients]; generation + 1, 0 = no copy
 static bool counted_as_waiter = false;
 static bool counted_as_lingerer = false;
@@ -154,6 +160,7 @@ void join_pool() {
   if (peer == 0)
     ereport(FATAL, (errcode_for_socket_access(), errmsg("could not connect to the dispatcher of pg_sluice: %m")));
   const bool pulls = open_descriptor_pull(shared().header->dispatcher_pid.load());
+  if (pulls) dispatcher_epoll = pull_copy(shared().header->dispatcher_epoll.load());
   const ControlMessage hello{ControlKind::hello, session.index, session.backend->generation.load(), pulls ? 1u : 0u};
   if (!send_control_message(control, hello, -1))
     ereport(FATAL, (errcode_for_socket_access(), errmsg("could not speak to the dispatcher of pg_sluice: %m")));
@@ -516,6 +523,26 @@ static void close_lease() {
   session.lease = 0;
 }
 
+// Many clients connect for one transaction, and the next thing to come from them is
+// their goodbye.  In the pool's set it would wake a backend, and its hang-up the
+// dispatcher as well; so a client that has had its first transaction is left to the
+// dispatcher, in whose own set it is anyway.  If it speaks after all, the dispatcher
+// puts it into the pool's set (pool_arms_client): a wake-up more, once in a client's
+// life.  A relayed client's socket is not what the dispatcher watches; one that a
+// backend has greeted is not in the pool's set yet, where the dispatcher will need it.
+static bool is_left_at_the_door(const ClientSlot &slot, std::uint32_t flags) {
+  return dispatcher_epoll >= 0 && (flags & (kClientInSet | kClientTls)) == kClientInSet &&
+         slot.transactions.load(std::memory_order_relaxed) <= 1 && !setting_debug_force_switch;
+}
+
+// False: the dispatcher does not watch this socket, or not any more.
+static bool watch_for_goodbye(ClientRef client) {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLRDHUP | EPOLLET;
+  event.data.u64 = client.pack();
+  return epoll_ctl(dispatcher_epoll, EPOLL_CTL_MOD, client_descriptor(client.slot), &event) == 0;
+}
+
 void give_back_client() {
   const ClientRef client = session.client_ref;
   ClientSlot *slot = session.client;
@@ -525,12 +552,14 @@ void give_back_client() {
   slot->last_backend.store(session.index, std::memory_order_relaxed);
   finish_hold(false);
   close_lease();
-  // A client that lives for one query never enters the set.
-  const bool in_set = (slot->flags.fetch_or(kClientInSet) & kClientInSet) != 0;
+  const std::uint32_t flags = slot->flags.fetch_or(kClientInSet);
+  const bool in_set = (flags & kClientInSet) != 0;
+  const bool at_the_door = is_left_at_the_door(*slot, flags);
   session.pool->armed.fetch_add(1);
   slot->word.store(ClientWord{client.generation, kNoIndex, ClientState::idle}.pack());
   // From here on the client may be anybody's.  If it has been forgotten already,
   // this fails, or adds a dead socket whose only event nobody will heed.
+  if (at_the_door && watch_for_goodbye(client)) return;
   event.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
   event.data.u64 = client.pack();
   epoll_ctl(pool_epoll, in_set ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, client_descriptor(client.slot), &event);

@@ -375,24 +375,37 @@ static void end_unwatched_client(PoolSlot &pool, ClientRef client) {
   forget_client(client);
 }
 
-void pool_parks_client(std::uint32_t pool_index, ClientRef client) {
+static void arm_client(std::uint32_t pool_index, ClientRef client, int operation) {
   PoolSlot &pool = shared().pools[pool_index];
   epoll_event event{};
 
-  pool.clients.fetch_add(1);
-  pool.clients_total.fetch_add(1);
-  shared().clients[client.slot].flags.fetch_or(kClientInSet);
-  pool.armed.fetch_add(1);
-  change_client_state(client, ClientState::authenticating, ClientState::idle);
   event.events = EPOLLIN | EPOLLRDHUP | EPOLLONESHOT;
   event.data.u64 = client.pack();
-  if (epoll_ctl(pool_books[pool_index].epoll, EPOLL_CTL_ADD, client_descriptor(client.slot), &event) != 0) {
+  if (epoll_ctl(pool_books[pool_index].epoll, operation, client_descriptor(client.slot), &event) != 0) {
     end_unwatched_client(pool, client);
     return;
   }
   if (!needs_watcher(pool.waiters.load(), pool.armed.load(), pool.queued.load())) return;
   if (pool.lingerers.load() > 0) poke_lingering_backend(pool_index);
   pool.watched.store(1);
+}
+
+void pool_parks_client(std::uint32_t pool_index, ClientRef client) {
+  PoolSlot &pool = shared().pools[pool_index];
+
+  pool.clients.fetch_add(1);
+  pool.clients_total.fetch_add(1);
+  shared().clients[client.slot].flags.fetch_or(kClientInSet);
+  pool.armed.fetch_add(1);
+  change_client_state(client, ClientState::authenticating, ClientState::idle);
+  arm_client(pool_index, client, EPOLL_CTL_ADD);
+}
+
+void pool_arms_client(ClientRef client) {
+  const ClientSlot &slot = shared().clients[client.slot];
+  const ClientWord word = ClientWord::unpack(slot.word.load());
+  if (word.generation == client.generation && word.state == ClientState::idle)
+    arm_client(slot.pool.load(), client, EPOLL_CTL_MOD);
 }
 
 // When the clients found ready now became so: at some time since the last look,

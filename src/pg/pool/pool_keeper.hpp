@@ -41,6 +41,10 @@ void pool_receives_client(std::uint32_t pool, ClientRef client);
 // An authenticated and greeted client enters its pool: it is idle.
 void pool_parks_client(std::uint32_t pool, ClientRef client);
 
+// An idle client that was left to the dispatcher has something to say: it is armed
+// in its pool's set, where a backend finds it.
+void pool_arms_client(ClientRef client);
+
 // An idle client has hung up, but left something to be executed.
 void pool_resumes_client(ClientRef client);
 
