@@ -40,7 +40,7 @@ int setting_max_accept_rate = 20000;
 int setting_client_memory = 512;
 int setting_max_client_memory = 32 * 1024;
 bool setting_kernel_tls = true;
-int setting_nested_reserve = 0;
+int setting_nested_reserve = 4;
 int setting_max_events = 1000;
 int setting_max_applications = 200;
 int setting_history_seconds = 3600;
@@ -154,7 +154,7 @@ static void define_server_settings() {
                           "Sets the number of backends kept for clients whose application holds all others.",
                           "They are started beyond sluice.max_backends when clients wait for a second connection of an "
                           "application that already holds every backend.  0 keeps none.",
-                          &setting_nested_reserve, 0, 0, 1000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
+                          &setting_nested_reserve, 4, 0, 1000, PGC_POSTMASTER, 0, nullptr, nullptr, nullptr);
 }
 
 // Against clients that take what others need; see pg/accept/client_limits.cpp.

@@ -44,14 +44,24 @@ my $gate = PoolTest::Gate->new($server);
 my @clients = map { $server->pool_raw } 1 .. 6;
 ask($_, 'SELECT 1 FROM ' . $gate->wait) foreach @clients;
 ok(until_pool($server, 'active = 2 AND waiting = 4'), 'clients wait for a pool far below the rule');
+my $verdict = "SELECT verdict FROM sluice.pressure WHERE resource = 'pool slots' AND role = '$me'";
+like($server->sql($verdict), qr/adding backends will not help/, 'but for a lock, which more backends would wait for as well');
+is(advice('sluice.max_pool_size', 'count(*)'), '0', 'and so a larger one is not recommended');
+$gate->open;
+answer($_) foreach @clients;
+
+# Timers keep no processor busy.
+ask($_, 'SELECT pg_sleep(600)') foreach @clients;
+ok(until_pool($server, 'active = 2 AND waiting = 4'), 'clients wait for backends that wait themselves, but not for locks');
+ok($server->wait_until("SELECT ($verdict) LIKE '%more backends may help'"), 'more backends may help');
 is(advice('sluice.max_pool_size', "subject || ': ' || current || ' -> ' || recommended"), qq(pool "postgres/$me": 2 -> 8),
 	'a larger one is recommended');
 is(advice('sluice.max_pool_size', 'num_nulls(reason, evidence, sql)'), '0', 'with reason, evidence and SQL');
 runs('sluice.max_pool_size');
 ok(until_pool($server, 'max_size = 8 AND active = 6 AND waiting = 0'), 'then nobody waits');
 is(advice('sluice.max_pool_size', 'count(*)'), '0', 'and the recommendation is gone');
-$gate->open;
-answer($_) foreach @clients;
+$server->sql('SELECT sluice.cancel_client(client) FROM sluice.clients');
+outcome($_) foreach @clients;
 $_->close foreach @clients;
 
 # --- a pool that is too large

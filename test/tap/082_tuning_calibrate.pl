@@ -10,12 +10,13 @@ use PoolTest;
 use SluiceTest;
 use Test::More;
 
-# Fifteen worker slots: eight, those of the pools and those of the resolvers.  Three are taken (dispatcher, statistician,
+# Fifteen worker slots: eight, those of the pools (without a reserve) and those of the resolvers.  Three are taken (dispatcher, statistician,
 # logical replication launcher), of twelve free ones two are spared: ten calibrators at most.
 my $server = SluiceTest->new('main', init => [ allows_streaming => 1 ], conf => <<'CONF');
 sluice.cores = 2
 sluice.spindles = 0
 sluice.max_backends = 2
+sluice.nested_reserve = 0
 max_worker_processes = 8
 max_parallel_workers_per_gather = 0
 CONF

@@ -13,6 +13,7 @@ use Test::More;
 my $server = SluiceTest->new('main', tcp => 1, conf => <<'CONF');
 sluice.max_pool_size = 2
 sluice.max_backends = 4
+sluice.nested_reserve = 0
 sluice.acquire_timeout = 0
 max_prepared_transactions = 2
 autovacuum = off

@@ -81,15 +81,33 @@ sub log_lines { my ($pattern) = @_; return scalar(() = $server->log_since(0) =~ 
 	$_->close foreach @first, @second;
 }
 
+# --- the reserve is not for those who want their first
+{
+	my @holder = map { client('nested') } 1 .. 2;
+	my ($newcomer, $second) = map { client('nested') } 1 .. 2;
+	$_->sql('BEGIN') foreach @holder;
+	ok(until_pool($server, 'in_transaction = 2'), 'two threads hold all backends again');
+	ask($newcomer, 'BEGIN');
+	ok(until_pool($server, 'waiting = 1'), 'a third wants its first connection');
+	ask($second, 'SELECT 42');
+	is(answer($second), '42', 'the second connection of one that holds is served, though it came later');
+	$_->sql('COMMIT') foreach @holder;
+	answer($newcomer);
+	$newcomer->sql('COMMIT');
+	$_->close foreach @holder, $newcomer, $second;
+	ok(until_pool($server, 'clients = 0 AND total <= 2'), 'all have gone, and the reserve with them');
+}
+
 # --- others that wait are no deadlock
 {
 	my @holder = map { client("holder $_") } 1 .. 2;
 	my $other = client('somebody else');
+	my $seen = pool($server, 'nested_acquires');
 	$_->sql('BEGIN') foreach @holder;
 	ask($other, 'SELECT 7');
 	ok(until_pool($server, 'waiting = 1 AND in_transaction = 2'), 'another application waits');
 	select undef, undef, undef, 1.5;
-	is(pool($server, "waiting || ' ' || nested_acquires || ' ' || total"), '1 1 2', 'it has to wait: that is no deadlock, and the reserve stays closed');
+	is(pool($server, "waiting || ' ' || nested_acquires || ' ' || total"), "1 $seen 2", 'it has to wait: that is no deadlock, and the reserve stays closed');
 	$holder[0]->sql('COMMIT');
 	is(answer($other), '7', 'until one of them has finished');
 	$holder[1]->sql('COMMIT');

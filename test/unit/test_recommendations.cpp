@@ -259,6 +259,34 @@ void no_size_is_recommended_that_costs_throughput(void **) {
   assert_int_equal(recommend_for_pool(pool).count, 0);
 }
 
+void nothing_larger_is_recommended_while_more_backends_would_not_help(void **) {
+  PoolPressure pool = good_pool();
+  pool.configured = pool.max_size = pool.peak_backends = 2;
+  pool.queued = 3;
+  says(recommend_for_pool(pool), Advice::grow_pool, 2, 5);
+  pool.more_would_help = false;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+  pool.acquire_timeouts = 1;  // but clients have given up
+  says(recommend_for_pool(pool), Advice::look_at_holders, 1, -1);
+  assert_int_equal(recommend_for_pool(pool).count, 1);
+
+  pool = good_pool();
+  pool.measured = true;
+  pool.advised = 8;
+  pool.throughput_gain = 1.2;
+  pool.queued = 3;
+  pool.more_would_help = false;
+  assert_int_equal(recommend_for_pool(pool).count, 0);
+
+  pool = good_pool();
+  pool.queued = 3;
+  pool.more_would_help = false;
+  assert_int_equal(recommend_for_pool(pool).count, 0);  // nor a measurement
+
+  pool.configured = pool.max_size = 50;  // a smaller one is another matter
+  says(recommend_for_pool(pool), Advice::shrink_pool, 50, 5);
+}
+
 void what_keeps_the_server_from_measuring_is_said(void **) {
   ServerPressure server = good_server();
   server.track_timing = false;
@@ -424,6 +452,7 @@ int main() {
       cmocka_unit_test(descriptors_should_be_enough_for_all_clients),
       cmocka_unit_test(max_connections_may_fall_once_clients_are_pooled),
       cmocka_unit_test(a_measured_size_is_recommended_where_it_brings_throughput),
+      cmocka_unit_test(nothing_larger_is_recommended_while_more_backends_would_not_help),
       cmocka_unit_test(clients_that_wait_in_a_full_pool_are_a_reason_to_measure),
       cmocka_unit_test(transactions_that_were_in_the_way_should_end),
       cmocka_unit_test(pins_that_keep_others_waiting_should_go),

@@ -214,6 +214,7 @@ struct alignas(kCacheLine) PoolSlot {
 
   // Probably a deadlock of an application with itself; see core/pool/nested_acquire.
   std::atomic<std::int64_t> nested_since_us;  // monotonic; 0 = none seen
+  std::atomic<std::int64_t> nested_until_us;  // monotonic; until then the queue is served from its other end
   std::atomic<std::int32_t> nested_threads;   // Tn, the most that were seen since the statistics were reset
   std::atomic<std::int32_t> nested_minimum;   // Tn * (Cm - 1) + 1 for these
 

@@ -41,9 +41,13 @@ bool is_too_large(const PoolPressure &pool) noexcept {
   return (far && !would_cost_throughput(pool)) || (pool.measured && pool.throughput_gain >= kThroughputWorthMention);
 }
 
-// Only a pool that has been as large as it may be is held back by its size.
+// Only a pool that has been as large as it may be is held back by its size, and not while something else holds back
+// what it has: an operator who reads in sluice.pressure that more backends would not help must not find them
+// recommended here.
 bool is_too_small(const PoolPressure &pool) noexcept {
-  if (!may_be_resized(pool) || pool.max_size >= pool.advised || pool.bound == SizeBound::at_most) return false;
+  if (!pool.more_would_help || !may_be_resized(pool) || pool.max_size >= pool.advised ||
+      pool.bound == SizeBound::at_most)
+    return false;
   const bool far = kFarFactor * pool.max_size <= pool.advised && !would_cost_throughput(pool);
   return (far || (pool.measured && pool.throughput_gain >= kThroughputWorthMention)) &&
          pool.peak_backends >= pool.max_size && clients_wait(pool);
@@ -85,7 +89,7 @@ Recommendations recommend_for_pool(const PoolPressure &pool) noexcept {
 
   if (is_too_large(pool)) add(list, Advice::shrink_pool, pool.max_size, pool.advised);
   if (too_small) add(list, Advice::grow_pool, pool.max_size, pool.advised);
-  const bool unexplored = !pool.measured || pool.bound == SizeBound::at_least;
+  const bool unexplored = pool.more_would_help && (!pool.measured || pool.bound == SizeBound::at_least);
   if (pool.advised >= 1 && unexplored && !too_small && pool.max_size <= pool.advised &&
       pool.peak_backends >= pool.max_size && (pool.queued > 0 || pool.acquire_timeouts > 0) && !nested && !held_up &&
       !pinned) {

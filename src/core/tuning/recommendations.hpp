@@ -75,6 +75,9 @@ struct PoolPressure {
   std::uint64_t start_failures = 0;
   std::uint64_t leaks = 0;
   std::uint64_t nested_acquires = 0;
+  // False: what fills the pool at this moment (locks, processors that are all busy, clients that think) would fill more
+  // backends as well; see core/stats/pool_diagnosis.
+  bool more_would_help = true;
   int max_backends = 0;          // of the server
   int idle_transaction_timeout_ms = 0;  // idle_in_transaction_session_timeout; 0: none
 };

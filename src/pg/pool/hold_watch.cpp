@@ -205,6 +205,7 @@ static void note_nested_acquire(std::uint32_t pool_index, const NestedAcquire &n
     return;
   }
   last_seen_us[pool_index] = now_us;
+  pool.nested_until_us.store(now_us + kNestedCalmUs);
   if (nested.threads > pool.nested_threads.load()) {
     pool.nested_threads.store(nested.threads);
     pool.nested_minimum.store(nested.minimum);

@@ -65,6 +65,7 @@ extern "C" {
 #include "pg/accept/dispatcher.hpp"
 #include "pg/pool/control_channel.hpp"
 #include "pg/pool/descriptor_pull.hpp"
+#include "pg/pool/wait_queue.hpp"
 #include "pg/pool/wake_up.hpp"
 #include "pg/session/interrupts.hpp"
 #include "pg/session/lease_clock.hpp"
@@ -302,10 +303,18 @@ static bool is_for_another(ClientRef client, ClientState from) {
          (since_us == 0 || monotonic_us() - since_us < kForcedSwitchPatienceUs);
 }
 
-// Puts an entry back for the others, without looking at it again this time.
-static void leave_in_queue(std::uint64_t entry) {
-  if (!session.pool->wait_queue.get().bounded_push(entry))
-    shared().clients[ClientRef::unpack(entry).slot].flags.fetch_or(kClientUnqueued);
+static bool take_youngest_from_queue() {
+  std::uint64_t entry;
+
+  while (pop_youngest(&entry)) {
+    if (session.backend->retire_requested.load() != 0) {
+      leave_in_queue(entry);
+      see_to_the_set();
+      return false;
+    }
+    if (take_client(ClientRef::unpack(entry), ClientState::ready)) return true;
+  }
+  return false;
 }
 
 static bool take_from_queue() {
@@ -314,6 +323,7 @@ static bool take_from_queue() {
 
   queue_is_for_others = false;
   if (session.backend->retire_requested.load() != 0) return false;
+  if (is_youngest_first()) return take_youngest_from_queue();
   // Also when nobody is queued: entries of clients that have gone are cleared away here, or nobody could sleep.
   for (int for_others = 0; for_others <= Max(pool->queued.load(), 0) && pool->wait_queue.get().pop(entry);) {
     // Told to leave since: this may be a client that was queued afterwards because it must not be served here.

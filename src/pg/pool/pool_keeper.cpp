@@ -112,6 +112,7 @@ static void reset_pool_counters(PoolSlot &pool) {
         &pool.nested_acquires})
     counter->store(0);
   pool.nested_since_us.store(0);
+  pool.nested_until_us.store(0);
   pool.nested_threads.store(0);
   pool.nested_minimum.store(0);
   for (std::atomic<std::uint64_t> &pins : pool.pins) pins.store(0);

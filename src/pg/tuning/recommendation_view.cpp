@@ -23,6 +23,7 @@ extern "C" {
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 #include "core/stats/pressure.hpp"
+#include "pg/stats/pool_diagnosis.hpp"
 #include "pg/stats/resource_sampler.hpp"
 #include "pg/stats/snapshot.hpp"
 #include "pg/tuning/pool_sizing.hpp"
@@ -92,6 +93,12 @@ bool has_been_dropped(const PoolSlot &pool) {
 
 int nested_reserve() {
   return static_cast<int>(shared().header->backend_slots - shared().header->max_backends);
+}
+
+// As sluice.pressure says it of a pool that is full at this moment; where there is room it says nothing about that.
+bool more_would_help(std::uint32_t index, LockLookups &lookups) {
+  const PoolDiagnosis diagnosis = look_at_pool(index, lookups);
+  return diagnosis.scope == DiagnosisScope::none || diagnosis.more_backends_help != MoreBackends::no;
 }
 
 PoolPressure measure_pool(const PoolSlot &pool, const PoolTotals &totals, const PoolSizing &sizing) {
@@ -469,13 +476,15 @@ PGDLLEXPORT Datum sluice_recommendations(PG_FUNCTION_ARGS) {
   ServerPressure server = measure_server(machine);
   auto *totals = static_cast<PoolTotals *>(palloc(sizeof(PoolTotals)));
   auto *sizing = static_cast<PoolSizing *>(palloc(sizeof(PoolSizing)));
+  auto *lookups = static_cast<LockLookups *>(palloc0(sizeof(LockLookups)));
 
   for (std::uint32_t i = 0; i < state.header->max_pools; i++) {
     PoolNames names;
     if (!copy_pool_names(i, names) || has_been_dropped(state.pools[i])) continue;
     collect_pool_totals(state, i, false, *totals);
     look_at_pool_sizing(i, machine, *sizing);
-    const PoolPressure pool = measure_pool(state.pools[i], *totals, *sizing);
+    PoolPressure pool = measure_pool(state.pools[i], *totals, *sizing);
+    pool.more_would_help = pool.session_mode || more_would_help(i, *lookups);
     add_pool(server, state.pools[i], *totals, pool);
     const Recommendations list = recommend_for_pool(pool);
     for (std::size_t k = 0; k < list.count; k++) {
