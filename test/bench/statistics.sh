@@ -9,7 +9,7 @@
 # off, off on, ...), with a reload in between; the report gives the median of the pairs' ratios.  A noisy machine
 # disturbs the rate more than the processor time the pool's processes take for a transaction, so that is reported too.
 #
-# Agreement: an open loop (open_loop.cpp) knows when each request was meant to start, and the server tells when it
+# Agreement: an open loop (load_generator.cpp) knows when each request was meant to start, and the server tells when it
 # began; what the client saw is put beside what the pool says.  The loads are shares of what the pool can do, measured
 # first.
 #
@@ -41,7 +41,7 @@ agreement_connections=400
 csv=$results_dir/statistics.csv
 
 has_part() { [[ " $parts " == *" $1 "* ]]; }
-open_loop=$root/build/test/bench/open_loop
+load_generator=$root/build/test/bench/load_generator
 
 start_server() {
   { server_settings; extension_settings; printf '%s\n' "$@"; } | server_start
@@ -141,12 +141,12 @@ prepare_pool_measures() {
 # pool_measures MEASURE: count, mean, p50, p95, p99 as the pool has them, in us; nothing if it does not measure that.
 pool_measures() { sed -n "s/^$1 //p" "$workdir/pool_measures.txt"; }
 
-# client_measures MEASURE: the same of the last open loop.
+# client_measures MEASURE: the same of the last load.
 client_measures() {
   awk -F, -v measure="$1" '
     NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i }
     $1 == measure { print $at["count"], $at["mean_us"], $at["p50_us"], $at["p95_us"], $at["p99_us"] }
-  ' "$workdir/open_loop.csv"
+  ' "$workdir/load.csv"
 }
 
 # record_measures NAME LEG MEASURE "COUNT MEAN P50 P95 P99"
@@ -161,12 +161,12 @@ record_measures() {
   record agreement "$name" "$leg" 1 "${measure}_p99_us" "$p99"
 }
 
-# run_open_loop options...: report in $workdir/open_loop.txt and .csv
-run_open_loop() {
-  timeout --kill-after=10 $((agreement_seconds * 2 + 120)) "$open_loop" --csv "$workdir/open_loop.csv" "$@" \
-    "host=$workdir port=$pool_port dbname=bench user=bench" >"$workdir/open_loop.txt" 2>&1 || {
-      cat "$workdir/open_loop.txt" >&2
-      fail "the open loop did not succeed: $*"
+# run_load options...: report in $workdir/load.txt and .csv
+run_load() {
+  timeout --kill-after=10 $((agreement_seconds * 2 + 120)) "$load_generator" --csv "$workdir/load.csv" "$@" \
+    "host=$workdir port=$pool_port dbname=bench user=bench" >"$workdir/load.txt" 2>&1 || {
+      cat "$workdir/load.txt" >&2
+      fail "the load did not succeed: $*"
     }
 }
 
@@ -176,13 +176,13 @@ run_agreement() {
   shift
   sleep 0.5
   query "select sluice.reset_statistics()" bench >/dev/null
-  run_open_loop --connections $agreement_connections --seconds "$agreement_seconds" \
+  run_load --connections $agreement_connections --seconds "$agreement_seconds" \
     --before-leaving "$workdir/pool_measures" "$@"
   for measure in wait admission service queued; do
     record_measures "$name" client $measure "$(client_measures $measure)"
   done
   for measure in wait hold active thinking; do record_measures "$name" pool $measure "$(pool_measures $measure)"; done
-  say "  $name: $(sed -n 's/^throughput: //p' "$workdir/open_loop.txt")," \
+  say "  $name: $(sed -n 's/^throughput: //p' "$workdir/load.txt")," \
     "admission (count mean p50 p95 p99 in us): client $(client_measures admission), pool $(pool_measures wait)"
 }
 
@@ -192,12 +192,12 @@ run_agreements() {
     "sluice.acquire_timeout = 0"
   prepare_pool_measures
   # A pool keeps its least number of backends as long as it has clients: the first load starts them.
-  run_open_loop --clients $agreement_connections --seconds 2 --query "$sleeping"
+  run_load --clients $agreement_connections --seconds 2 --query "$sleeping"
   wait_until "the pool has its backends" "select total = $agreement_pool_size and starting = 0 from sluice.pools
                                           where database = 'bench' and role = 'bench'"
   # As many clients as backends: the most the pool can do.
-  run_open_loop --clients $agreement_pool_size --seconds 3 --query "$sleeping"
-  capacity=$(sed -n 's/^throughput: \([0-9.]*\).*/\1/p' "$workdir/open_loop.txt")
+  run_load --clients $agreement_pool_size --seconds 3 --query "$sleeping"
+  capacity=$(sed -n 's/^throughput: \([0-9.]*\).*/\1/p' "$workdir/load.txt")
   record agreement capacity client 1 tps "$capacity"
   say "  $agreement_pool_size backends answer $capacity requests per second"
   # What the path costs without waiting: the client's wait has it, the pool's has not.
@@ -277,7 +277,7 @@ echo "part,name,leg,round,unit,value" >"$csv"
 
 sandbox_open
 install_extension >&2
-build_open_loop >&2
+build_load_generator >&2
 server_init
 say "creating the database"
 { server_settings; extension_settings; } | server_start

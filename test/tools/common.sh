@@ -104,10 +104,10 @@ build_crosstalk() {
   flock "$root/build/test/.lock" make -s -C "$root" -f test/tools/crosstalk.mk -j "$jobs" "PG_CONFIG=$pg_config"
 }
 
-# Builds build/test/bench/open_loop, the load generator.
-build_open_loop() {
+# Builds build/test/bench/load_generator, the load generator.
+build_load_generator() {
   mkdir -p "$root/build/test"
-  flock "$root/build/test/.lock" make -s -C "$root" -f test/tools/open_loop.mk -j "$jobs" "PG_CONFIG=$pg_config"
+  flock "$root/build/test/.lock" make -s -C "$root" -f test/tools/load_generator.mk -j "$jobs" "PG_CONFIG=$pg_config"
 }
 
 # Prints $1 different ports of the loopback address that nobody uses now, below the range of outgoing connections.

@@ -6,11 +6,11 @@
 # password, if all are there.  Packages that are there are not upgraded, unless
 # a missing one cannot be installed otherwise.
 #
-# No service starts because of it: neither a cluster "main" nor a pgbouncer.
+# No service starts because of it: no cluster "main", no pgbouncer, no pgpool.
 # Two files make sure of that while apt runs, and both are gone at the end: a
 # piece of configuration that keeps postgresql-common from making the cluster,
 # and, unless the machine has one of its own, a policy-rc.d that refuses these
-# two services only.  Clusters that exist already are not touched.
+# three services only.  Clusters that exist already are not touched.
 
 source "$(dirname "$0")/common.sh"
 
@@ -54,7 +54,7 @@ if [ ! -e "$policy" ]; then
   as_root tee "$policy" >/dev/null <<'POLICY'
 #!/bin/sh
 # Made for one run of apt-get by pg_sluice's install_packages.sh; may be removed.
-case "$1" in postgresql* | pgbouncer*) exit 101 ;; esac
+case "$1" in postgresql* | pgbouncer* | pgpool*) exit 101 ;; esac
 exit 0
 POLICY
   as_root chmod 755 "$policy"
@@ -66,6 +66,8 @@ apt=(as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get -q
 "${apt[@]}" -o Dpkg::Options::=--force-confold install --no-upgrade --no-install-recommends "${missing[@]}"
 
 # Installed for a comparison only: not to start with the machine either.
-if [[ " ${missing[*]} " == *" pgbouncer "* ]]; then
-  as_root update-rc.d pgbouncer disable >/dev/null 2>&1 || true
-fi
+for package in pgbouncer pgpool2; do
+  if [[ " ${missing[*]} " == *" $package "* ]]; then
+    as_root update-rc.d "$package" disable >/dev/null 2>&1 || true
+  fi
+done

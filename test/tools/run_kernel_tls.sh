@@ -95,7 +95,7 @@ make_workdir
 trap '[ -z "$guest" ] || kill "$guest" 2>/dev/null || true; rm -rf "$place" "$workdir"' EXIT
 install_extension
 build_crosstalk
-build_open_loop
+build_load_generator
 
 start_guest() {
   rm -f "$place/result"/*

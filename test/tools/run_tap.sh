@@ -31,8 +31,8 @@ mkdir -p "$workdir/test" "$workdir/run"
 cp -R test/tap test/crosstalk test/bench "$workdir/test/"
 build_crosstalk
 cp build/test/crosstalk/crosstalk "$workdir/test/crosstalk/"
-build_open_loop
-cp build/test/bench/open_loop "$workdir/test/bench/"
+build_load_generator
+cp build/test/bench/load_generator "$workdir/test/bench/"
 [ "$EUID" -ne 0 ] || chown -R postgres: "$workdir/test" "$workdir/run"
 
 echo "# end-to-end tests"

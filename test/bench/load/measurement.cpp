@@ -24,7 +24,8 @@ constexpr Percentile kPercentiles[] = {{0.5, "p50_us"},   {0.9, "p90_us"},     {
 
 void Measurement::record(int64_t value_us) {
   const uint64_t value = value_us < 0 ? 0 : static_cast<uint64_t>(value_us);
-  histogram_->record(value);
+  histogram_->record_alone(value);
+  min_us_ = std::min(min_us_, value);
   if (values_us_.size() < kExactValues)
     values_us_.push_back(static_cast<uint32_t>(std::min<uint64_t>(value, UINT32_MAX)));
 }
@@ -42,13 +43,14 @@ uint64_t Measurement::percentile_us(double fraction) const {
 }
 
 void Measurement::print_header(FILE *out, bool csv) {
-  fprintf(out, csv ? "%s,%s,%s" : "%-10s %9s %12s", "measure", "count", "mean_us");
+  fprintf(out, csv ? "%s,%s,%s,%s" : "%-10s %9s %12s %10s", "measure", "count", "mean_us", "min_us");
   for (const Percentile &percentile : kPercentiles) fprintf(out, csv ? ",%s" : " %10s", percentile.name);
   fprintf(out, csv ? ",%s\n" : " %10s\n", "max_us");
 }
 
 void Measurement::print(FILE *out, bool csv) const {
-  fprintf(out, csv ? "%s,%" PRIu64 ",%.1f" : "%-10s %9" PRIu64 " %12.1f", name_, count(), mean_us());
+  fprintf(out, csv ? "%s,%" PRIu64 ",%.1f,%" PRIu64 : "%-10s %9" PRIu64 " %12.1f %10" PRIu64, name_.c_str(), count(),
+          mean_us(), min_us());
   for (const Percentile &percentile : kPercentiles)
     fprintf(out, csv ? ",%" PRIu64 : " %10" PRIu64, percentile_us(percentile.fraction));
   fprintf(out, csv ? ",%" PRIu64 "\n" : " %10" PRIu64 "\n", max_us());
@@ -58,7 +60,7 @@ void Measurement::print_histogram(FILE *out) const {
   for (size_t bucket = 0; bucket < sluice::kHistogramBuckets; bucket++) {
     const uint64_t count = histogram_->counts[bucket].load();
     if (count == 0) continue;
-    fprintf(out, "%s,%" PRIu64 ",%" PRIu64 ",%" PRIu64 "\n", name_, sluice::histogram_bucket_low(bucket),
+    fprintf(out, "%s,%" PRIu64 ",%" PRIu64 ",%" PRIu64 "\n", name_.c_str(), sluice::histogram_bucket_low(bucket),
             sluice::histogram_bucket_high(bucket), count);
   }
 }

@@ -7,8 +7,6 @@
 #include <cstdlib>
 #include <sstream>
 
-#include "arrivals.hpp"
-
 namespace load {
 
 namespace {
@@ -20,19 +18,6 @@ std::string trimmed(const std::string &text) {
 }
 
 bool is_name(char letter) { return isalnum(static_cast<unsigned char>(letter)) || letter == '_'; }
-
-int64_t product(const std::string &text, const Variables &variables) {
-  int64_t value = 1;
-  std::istringstream factors(substitute(text, variables));
-  std::string factor;
-  while (std::getline(factors, factor, '*')) {
-    const std::string digits = trimmed(factor);
-    char *end;
-    value *= strtoll(digits.c_str(), &end, 10);
-    if (digits.empty() || *end != '\0') die("not a product of whole numbers: " + text);
-  }
-  return value;
-}
 
 Step parse_pause(const std::string &words) {
   double length = 0;
@@ -61,10 +46,22 @@ Step parse_draw(const std::string &words) {
   return step;
 }
 
+Step parse_copy_in(const std::string &words) {
+  unsigned long rows = 0;
+  unsigned long bytes = 0;
+  if (sscanf(words.c_str(), "%lu %lu", &rows, &bytes) != 2 || bytes < 1 || bytes > 60000)
+    die("cannot understand: \\copyin " + words);
+  Step step;
+  step.kind = Step::Kind::copy_in;
+  step.rows = rows;
+  step.row_bytes = bytes;
+  return step;
+}
+
 }  // namespace
 
 void die(const std::string &what) {
-  fprintf(stderr, "open_loop: %s\n", what.c_str());
+  fprintf(stderr, "load_generator: %s\n", what.c_str());
   exit(1);
 }
 
@@ -90,6 +87,7 @@ Script parse_script(const std::string &text) {
       const std::string words = blank == std::string::npos ? "" : trimmed(line.substr(blank));
       if (command == "sleep") script.steps.push_back(parse_pause(words));
       else if (command == "set") script.steps.push_back(parse_draw(words));
+      else if (command == "copyin") script.steps.push_back(parse_copy_in(words));
       else die("unknown command: \\" + command);
       continue;
     }
@@ -105,33 +103,28 @@ Script parse_script(const std::string &text) {
   return script;
 }
 
-std::string substitute(const std::string &text, const Variables &variables) {
-  if (variables.empty()) return text;
-  std::string result;
+Template find_variables(const std::string &text, const std::set<std::string> &known) {
+  Template result;
+  std::string literal;
   for (size_t at = 0; at < text.size(); at++) {
-    result += text[at];
+    literal += text[at];
     if (text[at] != ':') continue;
     if (at + 1 < text.size() && text[at + 1] == ':') {  // a cast
-      result += text[++at];
+      literal += text[++at];
       continue;
     }
     size_t end = at + 1;
     while (end < text.size() && is_name(text[end])) end++;
-    const auto found = variables.find(text.substr(at + 1, end - at - 1));
-    if (found == variables.end()) continue;
-    result.pop_back();
-    result += found->second;
+    const std::string name = text.substr(at + 1, end - at - 1);
+    if (known.count(name) == 0) continue;
+    literal.pop_back();
+    result.literals.push_back(literal);
+    result.names.push_back(name);
+    literal.clear();
     at = end - 1;
   }
+  result.literals.push_back(literal);
   return result;
-}
-
-void draw(const Step &step, Variables &variables, std::mt19937_64 &dice) {
-  const int64_t low = product(step.low, variables);
-  const int64_t high = product(step.high, variables);
-  if (high < low) die("an empty range for " + step.text);
-  variables[step.text] =
-      std::to_string(low + static_cast<int64_t>(uniform(dice) * static_cast<double>(high - low + 1)));
 }
 
 }  // namespace load
