@@ -12,6 +12,11 @@
 #   make bench-statistics            what the pool's statistics cost, and whether they are right
 #   make bench-sizing                whether the size advised for a pool is a good one
 #   make bench-hostile               what strangers at the door cost those who work
+#   make lab                         the load lab: every scenario, side by side with other pools; reports and plots
+#                                    in build/lab
+#   make lab-quick                   the same in less than five minutes, to see that it works and not to quote
+#   make lab-stress | lab-report | lab-monitor | lab-spike | lab-sizing | lab-payments | lab-herd | lab-trouble |
+#        lab-peers                   one of them; see test/bench/README.md
 #   make check-postgres              PostgreSQL's own regression suite, direct and through the pool
 #   make check-kernel-tls            tests of TLS by the kernel, in a virtual machine whose kernel can do it
 #
@@ -31,8 +36,10 @@ WERROR = -Werror
 
 FUZZ_PACKAGES = clang libclang-rt-dev
 
+LAB_SCENARIOS = $(addprefix lab-,stress report monitor spike sizing payments herd trouble peers)
+
 .PHONY: all packages demo test test-unit test-model test-regress test-tap fuzz bench bench-tls bench-state bench-statistics \
-  bench-sizing bench-hostile check-postgres check-kernel-tls
+  bench-sizing bench-hostile lab lab-quick $(LAB_SCENARIOS) check-postgres check-kernel-tls
 all:
 
 ifneq (,$(PGXS))
@@ -98,6 +105,16 @@ bench-state: packages
 
 bench-statistics bench-sizing bench-hostile: bench-%: packages
 	@test/bench/$*.sh
+
+# Each installs what it needs.
+lab:
+	@test/bench/lab/run.sh
+
+lab-quick:
+	@LAB_QUICK=1 test/bench/lab/run.sh
+
+$(LAB_SCENARIOS): lab-%:
+	@test/bench/lab/run.sh $*
 
 check-postgres:
 	@test/tools/install_packages.sh dpkg-dev

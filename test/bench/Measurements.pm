@@ -44,19 +44,25 @@ sub ratio_text { my ($ratio) = @_; return defined $ratio ? sprintf('%.2f', $rati
 
 sub row { print '| ', join(' | ', @_), " |\n"; return; }
 
-# Lines as hashes: the first line names the columns.
+# Lines as hashes: the first line names the columns.  Columns that must be there may be given.
 sub read_csv
 {
-  my ($file) = @_;
+  my ($file, @needed) = @_;
   open(my $csv, '<', $file) or die "could not open $file: $!\n";
   chomp(my ($head, @lines) = <$csv>);
   close($csv);
+  die "$file: empty, without even the columns' names\n" unless defined $head && $head ne '';
   my @names = split /,/, $head;
+  my %known = map { $_ => 1 } @names;
+  foreach my $name (@needed) { die "$file: there is no column \"$name\"\n" unless $known{$name}; }
   my @rows;
-  foreach my $line (@lines)
+  foreach my $i (0 .. $#lines)
   {
+    my @fields = split /,/, $lines[$i], -1;
+    die sprintf("%s: line %d: %d fields, but %d columns: %s\n", $file, $i + 2, scalar @fields, scalar @names, $lines[$i])
+      unless @fields == @names;
     my %row;
-    @row{@names} = split /,/, $line, -1;
+    @row{@names} = @fields;
     push @rows, \%row;
   }
   return @rows;
