@@ -26,7 +26,10 @@ using sluice::GrowthDecision;
 using sluice::GrowthReason;
 using sluice::PoolLoad;
 using sluice::RetireReason;
+using sluice::ProcessorShortage;
 using sluice::ServerLoad;
+using sluice::WorkingMean;
+using sluice::kWorkingPauseUs;
 
 constexpr std::int64_t kMillisecondUs = 1'000;
 constexpr std::int64_t kSecondUs = 1'000'000;
@@ -103,6 +106,45 @@ void resting_backends_do_not_count_against_the_pool(void **) {
   assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::pool_is_full);
   pool.resting = 30;  // more than there are: gauges in between
   assert_start(decide_growth(pool, kRoomyServer), GrowthReason::clients_wait);
+}
+
+void clients_that_think_for_a_moment_do_not_make_the_pool_grow(void **) {
+  PoolLoad pool = busy_pool();
+  pool.backends = 5;
+  pool.resting = 3;  // at this instant
+  pool.working_lately = 5;
+  assert_no_start(decide_growth(pool, kRoomyServer), GrowthReason::pool_is_full);
+  pool.working_lately = 4;
+  assert_start(decide_growth(pool, kRoomyServer), GrowthReason::clients_wait);
+}
+
+void the_mean_of_working_backends_follows_what_lasts(void **) {
+  WorkingMean mean{};
+  std::int64_t now_us = 1;
+  assert_int_equal(mean.look(5, now_us), 5);  // nothing was known before
+  for (int i = 0; i < 400; i++) mean.look(i % 2 == 0 ? 0 : 10, now_us += 1000);
+  assert_int_equal(mean.look(5, now_us), 5);
+  for (int i = 0; i < 30; i++) mean.look(0, now_us += 1000);
+  assert_in_range(mean.look(0, now_us), 3, 4);
+  for (int i = 0; i < 1000; i++) mean.look(0, now_us += 1000);
+  assert_int_equal(mean.look(0, now_us), 0);
+  assert_int_equal(mean.look(7, now_us + kWorkingPauseUs), 7);  // after a pause, anew
+}
+
+void processors_are_short_when_tasks_wait_for_them_most_of_the_time(void **) {
+  ProcessorShortage shortage{};
+  assert_true(shortage.is_due(1'000'000));
+  shortage.look(70'000'000, 1'000'000);
+  assert_false(shortage.is_short);  // nothing to compare with
+  assert_false(shortage.is_due(1'050'000));
+  shortage.look(70'060'000, 1'100'000);
+  assert_true(shortage.is_short);
+  shortage.look(70'100'000, 1'200'000);
+  assert_false(shortage.is_short);
+  shortage.look(74'000'000, 5'200'000);  // of the time nobody looked it says nothing
+  assert_false(shortage.is_short);
+  shortage.look(0, 5'300'000);  // cannot be read any more
+  assert_false(shortage.is_short);
 }
 
 void resting_backends_count_against_the_server(void **) {
@@ -423,6 +465,9 @@ int main() {
       cmocka_unit_test(governor_starts_nothing_when_enough_starts_are_under_way),
       cmocka_unit_test(governor_starts_nothing_when_the_pool_is_full),
       cmocka_unit_test(resting_backends_do_not_count_against_the_pool),
+      cmocka_unit_test(clients_that_think_for_a_moment_do_not_make_the_pool_grow),
+      cmocka_unit_test(the_mean_of_working_backends_follows_what_lasts),
+      cmocka_unit_test(processors_are_short_when_tasks_wait_for_them_most_of_the_time),
       cmocka_unit_test(resting_backends_count_against_the_server),
       cmocka_unit_test(the_reserve_is_for_clients_that_wait_for_themselves),
       cmocka_unit_test(the_reserve_lifts_a_pool_of_sessions_above_its_maximum),

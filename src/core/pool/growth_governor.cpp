@@ -48,6 +48,23 @@ const char *describe(GrowthReason reason) noexcept {
   return "unknown reason";
 }
 
+int WorkingMean::look(int working, std::int64_t now_us) noexcept {
+  const std::int64_t since_us = now_us - looked_us;
+  const bool anew = looked_us == 0 || since_us >= kWorkingPauseUs || since_us < 0;
+  const double weight =
+      anew || since_us >= kWorkingMeanUs ? 1 : static_cast<double>(since_us) / static_cast<double>(kWorkingMeanUs);
+  mean += (working - mean) * weight;
+  looked_us = now_us;
+  return static_cast<int>(mean + 0.5);
+}
+
+void ProcessorShortage::look(std::int64_t stalled_now_us, std::int64_t now_us) noexcept {
+  const std::int64_t since_us = now_us - looked_us;
+  is_short = looked_us != 0 && since_us < kShortagePauseUs && 2 * (stalled_now_us - stalled_us) > since_us;
+  stalled_us = stalled_now_us;
+  looked_us = now_us;
+}
+
 GrowthDecision decide_growth(const PoolLoad &pool, const ServerLoad &server) noexcept {
   const bool clients_wait = pool.waiting > 0;
   const bool below_minimum = pool.clients > 0 && pool.backends < pool.min_size;
@@ -57,7 +74,8 @@ GrowthDecision decide_growth(const PoolLoad &pool, const ServerLoad &server) noe
   if (pool.starting >= kEnoughStarting) {
     return {false, false, GrowthReason::enough_starting};
   }
-  const bool pool_is_full = working(pool.backends, pool.resting) >= pool.max_size;
+  const bool pool_is_full =
+      working(pool.backends, pool.resting) >= pool.max_size || pool.working_lately >= pool.max_size;
   const bool reserve_is_open = clients_wait && server.reserve > 0 &&
                                working(pool.backends, pool.resting) < pool.max_size + server.reserve &&
                                server.backends < server.max_backends + server.reserve;

@@ -39,6 +39,16 @@ std::int64_t nested_patience_us(std::int64_t usual_thinking_us) noexcept;
 // A case that comes back within this time is the same one.
 constexpr std::int64_t kNestedCalmUs = 5'000'000;
 
+// Is the wait queue served from its other end?  While the case lasts (`nested`) and for
+// kNestedCalmUs after it was last seen (until_us; 0 = never seen): who became ready last
+// may be the second connection of somebody who holds a backend, and who came first wants
+// its first, and would hold that too.  Afterwards only for as long as few wait: the others
+// have waited long enough, and looking at all of them for each lease would cost too much.
+constexpr int kMostLookedAt = 64;
+constexpr bool serves_youngest_first(bool nested, std::int64_t until_us, int queued, std::int64_t now_us) noexcept {
+  return until_us != 0 && now_us < until_us && (nested || queued <= kMostLookedAt);
+}
+
 // Who a client is, as far as it can be seen: its address, its process where it
 // came through a Unix socket (peer_pid, 0 = unknown), and the name of its
 // application.  Never 0.

@@ -42,7 +42,7 @@ bool is_too_large(const PoolPressure &pool) noexcept {
 }
 
 // Only a pool that has been as large as it may be is held back by its size, and not while something else holds back
-// what it has: an operator who reads in sluice.pressure that more backends would not help must not find them
+// what it has: an operator who reads in sluice.pressure that more backends would not help must not find a larger pool
 // recommended here.
 bool is_too_small(const PoolPressure &pool) noexcept {
   if (!pool.more_would_help || !may_be_resized(pool) || pool.max_size >= pool.advised ||

@@ -30,6 +30,7 @@ extern "C" {
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
 #include "pg/stats/event_log.hpp"
+#include "pg/tuning/system_pressure.hpp"
 
 namespace sluice::pg {
 
@@ -67,8 +68,8 @@ PoolCensus take_census(std::uint32_t pool_index, std::int64_t now_us) {
     const BackendSlot &backend = state.backends[i];
     if (backend.pool.load(std::memory_order_relaxed) != pool_index) continue;
     const auto backend_state = static_cast<BackendState>(backend.state.load(std::memory_order_relaxed));
-    if ((backend_state == BackendState::thinking || backend_state == BackendState::pinned) &&
-        backend.retire_requested.load(std::memory_order_relaxed) == 0)
+    const bool stays = backend.retire_requested.load(std::memory_order_relaxed) == 0;
+    if ((backend_state == BackendState::thinking || backend_state == BackendState::pinned) && stays)
       census.resting_and_staying++;
     switch (backend_state) {
       case BackendState::assigned:
@@ -82,6 +83,7 @@ PoolCensus take_census(std::uint32_t pool_index, std::int64_t now_us) {
       case BackendState::thinking: {
         const std::int64_t age_us = now_us - backend.state_since_us.load(std::memory_order_relaxed);
         census.thinking++;
+        if (stays && age_us < kBriefThoughtUs) census.brief++;
         if (age_us > census.longest_thinking_us) {
           census.longest_thinking_us = age_us;
           census.longest_thinking_pid = backend.pid.load(std::memory_order_relaxed);
@@ -290,6 +292,19 @@ void bury_dead_backends(std::int64_t now_us) {
 
 // ------------------------------------------------------------------ growth and retirement
 
+// Where the kernel does not tell, they never are.
+static bool processors_are_short(std::int64_t now_us) {
+  static ProcessorShortage shortage;
+  std::int64_t stalled_us;
+  if (shortage.is_due(now_us)) shortage.look(read_processor_stall(&stalled_us) ? stalled_us : 0, now_us);
+  return shortage.is_short;
+}
+
+// Backends that do not count against the pool's maximum, of so many that rest.
+static int count_resting(const PoolCensus &census, int resting, std::int64_t now_us) {
+  return census.brief > 0 && processors_are_short(now_us) ? resting - census.brief : resting;
+}
+
 // The backend of another pool that has been idle longest gives way.
 static void make_room(std::uint32_t for_pool) {
   SharedState &state = shared();
@@ -353,7 +368,8 @@ void govern_growth(std::uint32_t pool_index, std::int64_t now_us) {
   // enough, the client it was started for still waits then.  One that has failed
   // counts until it is buried, or another would be started before anyone is told.
   load.starting = census.starting + census.failed;
-  load.resting = census.thinking + census.pinned;
+  load.resting = count_resting(census, census.thinking + census.pinned, now_us);
+  load.working_lately = pool_books[pool_index].working.look(Max(load.backends - load.resting, 0), now_us);
   load.min_size = pool.min_size.load();
   load.max_size = pool.max_size.load();
   load.clients = pool.clients.load();
@@ -435,7 +451,8 @@ void govern_retirement(std::uint32_t pool_index, std::int64_t now_us) {
   load.age.now_us = now_us;
   load.backends = pool.backends.load();
   load.retiring = count_retiring(pool_index);
-  load.resting = take_census(pool_index, now_us).resting_and_staying;
+  const PoolCensus census = take_census(pool_index, now_us);
+  load.resting = count_resting(census, census.resting_and_staying, now_us);
   load.clients = pool.clients.load();
   load.min_size = pool.min_size.load();
   load.max_size = pool.max_size.load();

@@ -18,6 +18,7 @@ namespace sluice::pg {
 struct PoolCensus {
   int active = 0, idle = 0, thinking = 0, held = 0, pinned = 0, starting = 0, failed = 0;
   int resting_and_staying = 0;  // of those that think or are pinned, not told to leave
+  int brief = 0;  // of these, clients that have been thinking for less than kBriefThoughtUs
   std::int64_t longest_thinking_us = 0;
   std::int32_t longest_thinking_pid = 0;
   std::int64_t longest_pinned_us = 0;

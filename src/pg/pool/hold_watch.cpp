@@ -186,7 +186,7 @@ static void report_nested_acquire(const PoolSlot &pool, const NestedAcquire &nes
            errdetail("The application \"%s\" holds most. %d clients wait. Where each of Tn = %d threads may hold "
                      "Cm = 2 connections, Tn * (Cm - 1) + 1 = %d backends are needed.",
                      shared().clients[nested.client].application_name, nested.threads, nested.threads, nested.minimum),
-           errhint("Let the application use one connection at a time, raise \"sluice.max_backends\", or set "
+           errhint("Let the application use one connection at a time, raise \"sluice.max_backends\", or raise "
                    "\"sluice.nested_reserve\".")));
 }
 

@@ -22,6 +22,7 @@ struct PoolBook {
   int bell;   // eventfd in it: wakes one sleeper
   int calm_ticks;
   std::int64_t waiting_since_us;  // clients have been seen waiting since; 0 = none waits
+  WorkingMean working;
   bool start_put_off;  // wanted while another was under way
   std::int64_t retry_after_us;          // no start before this time
   std::int64_t above_maximum_since_us;  // 0 = it is not

@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: PostgreSQL
+//
+// Several backends may look for the youngest at once, and each has one entry in its
+// hands at a time.  The queue may look empty to somebody meanwhile, who goes to sleep
+// for that; so whoever puts an entry back looks at the sleepers afterwards.  A sleeper
+// counts itself, then looks at the queue: one sees the other, and the dispatcher rings.
+
 #include "pg/compat.hpp"
 
 #include "pg/pool/wait_queue.hpp"
 
+#include "core/pool/nested_acquire.hpp"
 #include "core/pool/shared_state.hpp"
 #include "pg/accept/dispatcher.hpp"
+#include "pg/pool/wake_up.hpp"
 #include "pg/session/session.hpp"
 #include "pg/settings.hpp"
 #include "pg/shared_memory.hpp"
@@ -14,24 +22,43 @@ namespace sluice::pg {
 void leave_in_queue(std::uint64_t entry) {
   if (!session.pool->wait_queue.get().bounded_push(entry))
     shared().clients[ClientRef::unpack(entry).slot].flags.fetch_or(kClientUnqueued);
+  if (session.pool->waiters.load() > 0) ask_dispatcher_to_watch(session.pool_index);
 }
 
 bool is_youngest_first() {
-  const std::int64_t until_us = session.pool->nested_until_us.load(std::memory_order_relaxed);
-  return until_us != 0 && monotonic_us() < until_us && !setting_debug_force_switch;
+  const PoolSlot &pool = *session.pool;
+  const std::int64_t until_us = pool.nested_until_us.load(std::memory_order_relaxed);
+  return until_us != 0 && !setting_debug_force_switch &&
+         serves_youngest_first(pool.nested_since_us.load(std::memory_order_relaxed) != 0, until_us, pool.queued.load(),
+                               monotonic_us());
+}
+
+// When the client of this entry became ready; below zero if it is an entry of nobody.
+static std::int64_t ready_since_us(std::uint64_t entry) {
+  const ClientRef client = ClientRef::unpack(entry);
+  const ClientSlot &slot = shared().clients[client.slot];
+  const ClientWord seen = ClientWord::unpack(slot.word.load());
+  if (seen.generation != client.generation || seen.state != ClientState::ready) return -1;
+  return slot.ready_since_us.load(std::memory_order_relaxed);
 }
 
 bool pop_youngest(std::uint64_t *youngest) {
-  PoolSlot *pool = session.pool;
   std::int64_t youngest_us = -1;
+  std::uint64_t first = 0;
   std::uint64_t entry;
+  bool any = false;
 
-  for (int left = Max(pool->queued.load(), 0) + 1; left > 0 && pool->wait_queue.get().pop(entry); left--) {
-    const ClientRef client = ClientRef::unpack(entry);
-    const ClientSlot &slot = shared().clients[client.slot];
-    const ClientWord seen = ClientWord::unpack(slot.word.load());
-    if (seen.generation != client.generation || seen.state != ClientState::ready) continue;  // an entry of nobody
-    const std::int64_t since_us = slot.ready_since_us.load(std::memory_order_relaxed);
+  // Not more than are counted, and one where none is, so that entries of nobody are cleared away: one look more would
+  // find the oldest again and put it behind the others.  Where others look as well it may be found nevertheless.
+  for (int left = Max(session.pool->queued.load(), 1); left > 0 && session.pool->wait_queue.get().pop(entry); left--) {
+    if (any && entry == first) {
+      leave_in_queue(entry);
+      break;
+    }
+    if (!any) first = entry;
+    any = true;
+    const std::int64_t since_us = ready_since_us(entry);
+    if (since_us < 0) continue;
     if (youngest_us >= 0) leave_in_queue(since_us >= youngest_us ? *youngest : entry);
     if (since_us < youngest_us) continue;
     *youngest = entry;

@@ -96,6 +96,8 @@ int nested_reserve() {
 }
 
 // As sluice.pressure says it of a pool that is full at this moment; where there is room it says nothing about that.
+// Asked only while clients wait: what a snapshot shows of a pool that is merely well used must not outvote what was
+// measured.
 bool more_would_help(std::uint32_t index, LockLookups &lookups) {
   const PoolDiagnosis diagnosis = look_at_pool(index, lookups);
   return diagnosis.scope == DiagnosisScope::none || diagnosis.more_backends_help != MoreBackends::no;
@@ -484,7 +486,7 @@ PGDLLEXPORT Datum sluice_recommendations(PG_FUNCTION_ARGS) {
     collect_pool_totals(state, i, false, *totals);
     look_at_pool_sizing(i, machine, *sizing);
     PoolPressure pool = measure_pool(state.pools[i], *totals, *sizing);
-    pool.more_would_help = pool.session_mode || more_would_help(i, *lookups);
+    pool.more_would_help = pool.session_mode || pool.queued == 0 || more_would_help(i, *lookups);
     add_pool(server, state.pools[i], *totals, pool);
     const Recommendations list = recommend_for_pool(pool);
     for (std::size_t k = 0; k < list.count; k++) {

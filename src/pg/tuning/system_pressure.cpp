@@ -120,6 +120,20 @@ void read_memory(SystemPressure &pressure) {
 
 }  // namespace
 
+bool read_processor_stall(std::int64_t *total_us) {
+  static bool looked = false;
+  static bool has_group = false;
+  static char group[kPathLength];
+  char source[kSystemSourceLength];
+
+  if (!looked) has_group = find_own_group(group);
+  looked = true;
+  const PressureStall stall = read_stall_of("cpu", has_group ? group : nullptr, source);
+  if (stall.some.total_us < 0) return false;
+  *total_us = stall.some.total_us;
+  return true;
+}
+
 SystemPressure read_system_pressure() {
   SystemPressure pressure;
   read_stalls(pressure);

@@ -54,6 +54,10 @@ struct SystemPressure {
 // nothing and allocates nothing.
 SystemPressure read_system_pressure();
 
+// How long some task has waited for a processor, all together, in microseconds: one
+// small file, which is looked for at the first call.  False if it cannot be read.
+bool read_processor_stall(std::int64_t *total_us);
+
 }  // namespace sluice::pg
 
 #endif
