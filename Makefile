@@ -17,6 +17,7 @@
 #   make lab-quick                   the same in less than five minutes, to see that it works and not to quote
 #   make lab-stress | lab-report | lab-monitor | lab-spike | lab-sizing | lab-payments | lab-herd | lab-trouble |
 #        lab-peers                   one of them; see test/bench/README.md
+#   make lab-herd-in-machine         100,000 idle clients in a virtual machine, where this one allows fewer open files
 #   make check-postgres              PostgreSQL's own regression suite, direct and through the pool
 #   make check-kernel-tls            tests of TLS by the kernel, in a virtual machine whose kernel can do it
 #
@@ -39,7 +40,7 @@ FUZZ_PACKAGES = clang libclang-rt-dev
 LAB_SCENARIOS = $(addprefix lab-,stress report monitor spike sizing payments herd trouble peers)
 
 .PHONY: all packages demo test test-unit test-model test-regress test-tap fuzz bench bench-tls bench-state bench-statistics \
-  bench-sizing bench-hostile lab lab-quick $(LAB_SCENARIOS) check-postgres check-kernel-tls
+  bench-sizing bench-hostile lab lab-quick lab-herd-in-machine $(LAB_SCENARIOS) check-postgres check-kernel-tls
 all:
 
 ifneq (,$(PGXS))
@@ -112,6 +113,9 @@ lab:
 
 lab-quick:
 	@LAB_QUICK=1 test/bench/lab/run.sh
+
+lab-herd-in-machine:
+	@test/tools/run_herd_in_machine.sh
 
 $(LAB_SCENARIOS): lab-%:
 	@test/bench/lab/run.sh $*

@@ -59,7 +59,7 @@ sub read_csv
   foreach my $i (0 .. $#lines)
   {
     my @fields = split /,/, $lines[$i], -1;
-    die sprintf("%s: line %d: %d fields, but %d columns: %s\n", $file, $i + 2, scalar @fields, scalar @names, $lines[$i])
+    die sprintf("%s, line %d: %d fields instead of %d: %s\n", $file, $i + 2, scalar @fields, scalar @names, $lines[$i])
       unless @fields == @names;
     my %row;
     @row{@names} = @fields;

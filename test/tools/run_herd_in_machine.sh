@@ -65,7 +65,7 @@ for module in virtio_pci 9pnet_virtio 9p overlay; do \$b modprobe \$module; done
 \$b mkdir /layer/upper /layer/work
 \$b mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work overlay /root
 \$b mount -t proc proc /root/proc; \$b mount -t sysfs sysfs /root/sys; \$b mount -t devtmpfs dev /root/dev
-\$b mkdir -p /root/dev/shm /root/dev/pts
+\$b mkdir -p /root/dev/shm /root/dev/pts; \$b ln -s /proc/self/fd /root/dev/fd
 \$b mount -t tmpfs -o mode=1777 shm /root/dev/shm; \$b mount -t devpts pts /root/dev/pts
 \$b mount -t tmpfs -o mode=755 run /root/run
 \$b mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 result "/root$place/result"
@@ -131,7 +131,8 @@ for ((second = 0; second < limit; second++)); do
   kill -0 "$guest" 2>/dev/null || break
   sleep 1
 done
-tr -d '\r' <"$place/console" | sed -n '/^# guest/,$p'
+# The firmware leaves its escape sequences on the line where the guest begins.
+tr -d '\r' <"$place/console" | sed -n 's/^.*# guest with/# guest with/; /^# guest/,$p'
 [ -e "$place/result/status" ] || die "the guest did not end within $limit s, or broke down"
 status=$(cat "$place/result/status")
 if [ "$status" = 0 ]; then

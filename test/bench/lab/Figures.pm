@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: PostgreSQL
+#
+# What the reports of stress, load and monitor share: reading a CSV file that must have certain columns with numbers in
+# them, and cells with median, range and verdict.
+
+package Figures;
+
+use strict;
+use warnings;
+
+use Exporter 'import';
+use FindBin;
+use lib "$FindBin::Bin/..";
+use Measurements;
+
+our @EXPORT = qw(read_figures values_of cell milliseconds);
+
+# read_figures(FILE, columns of text, columns of numbers): lines as hashes.  A number may be missing, but it must not be
+# anything else, and a line must have as many fields as the first.
+sub read_figures
+{
+  my ($file, $texts, $numbers) = @_;
+  open(my $csv, '<', $file) or die "could not open $file: $!\n";
+  chomp(my ($head, @lines) = <$csv>);
+  close($csv);
+  die "$file is empty\n" unless defined $head;
+  my @rows = read_csv($file);
+  my %has = map { $_ => 1 } split /,/, $head;
+  foreach my $column (@$texts, @$numbers) { die "$file has no column \"$column\"\n" unless $has{$column}; }
+  die "$file has no measurements\n" unless @rows;
+  my $fields = () = $head =~ /,/g;
+  foreach my $i (0 .. $#lines)
+  {
+    my $commas = () = $lines[$i] =~ /,/g;
+    die sprintf("%s, line %d: %d fields instead of %d\n", $file, $i + 2, $commas + 1, $fields + 1) if $commas != $fields;
+    foreach my $column (@$numbers)
+    {
+      my $value = $rows[$i]{$column};
+      next if $value =~ /^(?:-?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)?$/;
+      die sprintf("%s, line %d: \"%s\" in column \"%s\" is not a number\n", $file, $i + 2, $value, $column);
+    }
+  }
+  return @rows;
+}
+
+# Of some rows, the values of a column that are there.
+sub values_of { my ($column, @rows) = @_; return grep { $_ ne '' } map { $_->{$column} } @rows; }
+
+sub milliseconds { return map { $_ / 1000 } @_; }
+
+# cell(VALUES, LEAST, MOST): median, range if there are several values, and the verdict on the median if there is a target
+sub cell
+{
+  my ($values, $least, $most) = @_;
+  my @sorted = sort { $a <=> $b } @$values;
+  my $median = median(@sorted);
+  my $text = number($median);
+  $text .= sprintf(' (%s to %s)', number($sorted[0]), number($sorted[-1])) if @sorted > 1;
+  return $text unless defined $least || defined $most;
+  return "$text " . verdict($median, $least, $most);
+}
+
+1;
