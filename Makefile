@@ -18,6 +18,7 @@
 #   make lab-stress | lab-report | lab-monitor | lab-spike | lab-sizing | lab-payments | lab-herd | lab-trouble |
 #        lab-peers                   one of them; see test/bench/README.md
 #   make lab-herd-in-machine         100,000 idle clients in a virtual machine, where this one allows fewer open files
+#   make load-generator              build/test/bench/load_generator alone; see test/bench/README.md
 #   make check-postgres              PostgreSQL's own regression suite, direct and through the pool
 #   make check-kernel-tls            tests of TLS by the kernel, in a virtual machine whose kernel can do it
 #
@@ -40,7 +41,7 @@ FUZZ_PACKAGES = clang libclang-rt-dev
 LAB_SCENARIOS = $(addprefix lab-,stress report monitor spike sizing payments herd trouble peers)
 
 .PHONY: all packages demo test test-unit test-model test-regress test-tap fuzz bench bench-tls bench-state bench-statistics \
-  bench-sizing bench-hostile lab lab-quick lab-herd-in-machine $(LAB_SCENARIOS) check-postgres check-kernel-tls
+  bench-sizing bench-hostile lab lab-quick lab-herd-in-machine $(LAB_SCENARIOS) load-generator check-postgres check-kernel-tls
 all:
 
 ifneq (,$(PGXS))
@@ -113,6 +114,9 @@ lab:
 
 lab-quick:
 	@LAB_QUICK=1 test/bench/lab/run.sh
+
+load-generator: packages
+	@bash -c 'source test/tools/common.sh && find_postgres && build_load_generator'
 
 lab-herd-in-machine:
 	@test/tools/run_herd_in_machine.sh

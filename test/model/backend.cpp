@@ -100,14 +100,18 @@ void handle_interrupts(Self &me) {
 
 // ------------------------------------------------------------------ leasing
 
+void ask_dispatcher_to_watch() {
+  std::uint32_t unwatched = 0;
+  if (!pool().watched.compare_exchange_strong(unwatched, 1)) return;
+  send_signal(world->header().dispatcher_pid.load());
+}
+
 void see_to_the_set() {
   if (wrong(Mistake::leaves_without_looking)) return;
   if (!needs_watcher(pool().waiters.load(), pool().armed.load(), pool().queued.load())) return;
   step();
   if (pool().lingerers.load() > 0) poke_lingering_backend();
-  std::uint32_t unwatched = 0;
-  if (!pool().watched.compare_exchange_strong(unwatched, 1)) return;
-  send_signal(world->header().dispatcher_pid.load());
+  ask_dispatcher_to_watch();
 }
 
 bool win_client(Self &me, ClientRef client, ClientState from) {
@@ -175,12 +179,67 @@ bool take_client(Self &me, ClientRef client, ClientState from) {
 void leave_in_queue(std::uint64_t entry) {
   if (!pool().wait_queue.get().bounded_push(entry))
     world->shared.clients[ClientRef::unpack(entry).slot].flags.fetch_or(kClientUnqueued);
+  step();
+  if (!wrong(Mistake::puts_back_without_looking) && pool().waiters.load() > 0) ask_dispatcher_to_watch();
+}
+
+// wait_queue.cpp.
+
+std::int64_t ready_since_us(std::uint64_t entry) {
+  const ClientRef client = ClientRef::unpack(entry);
+  const ClientSlot &slot = world->shared.clients[client.slot];
+  const ClientWord seen = ClientWord::unpack(slot.word.load());
+  if (seen.generation != client.generation || seen.state != ClientState::ready) return -1;
+  return slot.ready_since_us.load(std::memory_order_relaxed);
+}
+
+bool pop_youngest(Self &me, std::uint64_t *youngest) {
+  std::int64_t youngest_us = -1;
+  std::uint64_t first = 0;
+  std::uint64_t entry;
+  bool any = false;
+
+  int left = pool().queued.load();
+  for (left = left > 1 ? left : 1; left > 0 && pool().wait_queue.get().pop(entry); left--) {
+    step_of(me);
+    if (any && entry == first) {
+      leave_in_queue(entry);
+      break;
+    }
+    if (!any) first = entry;
+    any = true;
+    const std::int64_t since_us = ready_since_us(entry);
+    if (since_us < 0) continue;
+    if (youngest_us >= 0 && !wrong(Mistake::keeps_the_others)) {
+      leave_in_queue(since_us >= youngest_us ? *youngest : entry);
+      step_of(me);
+    }
+    if (since_us < youngest_us) continue;
+    *youngest = entry;
+    youngest_us = since_us;
+  }
+  return youngest_us >= 0;
+}
+
+bool take_youngest_from_queue(Self &me) {
+  std::uint64_t entry = 0;
+  while (pop_youngest(me, &entry)) {
+    step_of(me);
+    if (me.slot->retire_requested.load() != 0) {
+      leave_in_queue(entry);
+      see_to_the_set();
+      return false;
+    }
+    if (take_client(me, ClientRef::unpack(entry), ClientState::ready)) return true;
+  }
+  return false;
 }
 
 bool take_from_queue(Self &me) {
   std::uint64_t entry;
   if (me.slot->retire_requested.load() != 0) return false;
   step_of(me);
+  if (world->scenario.youngest_first && one_in(2)) return take_youngest_from_queue(me);
   while (pool().wait_queue.get().pop(entry)) {
     step_of(me);
     if (!wrong(Mistake::serves_though_outdated) && me.slot->retire_requested.load() != 0) {

@@ -258,9 +258,13 @@ void client_hung_up(ClientRef client) {
 void client_speaks(ClientRef client) {
   step();
   if (end_if_gone(client)) return;
-  socket_of(client.slot).watch_input(false);
+  if (!wrong(Mistake::arms_before_unwatching)) socket_of(client.slot).watch_input(false);
   step();
-  pool_arms_client(client);
+  if (!wrong(Mistake::does_not_arm_who_speaks)) pool_arms_client(client);
+  if (wrong(Mistake::arms_before_unwatching)) {
+    step();
+    socket_of(client.slot).watch_input(false);
+  }
 }
 
 // ------------------------------------------------------------------ watching

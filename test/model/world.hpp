@@ -35,6 +35,10 @@ enum class Mistake {
   looks_at_no_flag,               // a command begins without a look whether its client has gone
   gives_back_in_wrong_order,      // arms the client, then changes its state
   trusts_copies,                  // a copy of a socket is believed to be of the slot's present client
+  does_not_arm_who_speaks,        // a client at the door that speaks is not put into the set
+  arms_before_unwatching,         // a client at the door is put into the set while its input is still watched
+  keeps_the_others,               // who looks for the youngest in the queue does not put the others back
+  puts_back_without_looking,      // who puts an entry back does not look whether somebody sleeps
 };
 const char *describe(Mistake mistake);
 
@@ -47,6 +51,7 @@ struct Scenario {
   bool endings;            // clients leave in every way there is; cancels; administrators
   bool changes;            // ALTER ROLE ... SET, and backends that die
   bool full_queue;         // the wait queue is full of entries of clients that have gone
+  bool youngest_first;     // now and then the wait queue is served from its other end
 };
 
 struct Client {

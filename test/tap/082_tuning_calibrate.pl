@@ -10,8 +10,9 @@ use PoolTest;
 use SluiceTest;
 use Test::More;
 
-# Fifteen worker slots: eight, those of the pools (without a reserve) and those of the resolvers.  Three are taken (dispatcher, statistician,
-# logical replication launcher), of twelve free ones two are spared: ten calibrators at most.
+# Sixteen worker slots: eight, those of the pools (without a reserve), two for dispatcher and statistician, four for
+# resolvers.  Three are taken (dispatcher, statistician, logical replication launcher), and of the thirteen free ones a
+# quarter is spared: ten calibrators at most.
 my $server = SluiceTest->new('main', init => [ allows_streaming => 1 ], conf => <<'CONF');
 sluice.cores = 2
 sluice.spindles = 0

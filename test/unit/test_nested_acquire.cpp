@@ -22,10 +22,13 @@ using sluice::ClientAddress;
 using sluice::HoldObservation;
 using sluice::identify_client;
 using sluice::is_leak;
+using sluice::kMostLookedAt;
+using sluice::kNestedCalmUs;
 using sluice::kLeastNestedPatienceUs;
 using sluice::NestedAcquire;
 using sluice::nested_patience_us;
 using sluice::NestedAcquireSearch;
+using sluice::serves_youngest_first;
 
 constexpr std::int64_t kPatience = 1000;
 constexpr std::int64_t kLong = 10 * kPatience;
@@ -143,6 +146,41 @@ void clients_are_told_apart_by_address_process_and_name(void **) {
   assert_true(identify_client(address, 0, "app") != one);
 }
 
+// Seen at 10 s for the last time.
+constexpr std::int64_t kSeenAt = 10'000'000;
+constexpr std::int64_t kUntil = kSeenAt + kNestedCalmUs;
+constexpr int kFew = 1;
+
+void a_pool_that_never_saw_a_case_serves_who_came_first(void **) {
+  assert_false(serves_youngest_first(false, 0, kFew, 0));
+  assert_false(serves_youngest_first(false, 0, kFew, kSeenAt));
+  // Set by another process, one after the other.
+  assert_false(serves_youngest_first(true, 0, kFew, kSeenAt));
+}
+
+void the_youngest_is_first_while_the_case_lasts_however_many_wait(void **) {
+  assert_true(serves_youngest_first(true, kUntil, 0, kSeenAt));
+  assert_true(serves_youngest_first(true, kUntil, kFew, kSeenAt));
+  assert_true(serves_youngest_first(true, kUntil, kMostLookedAt + 1, kSeenAt));
+  assert_true(serves_youngest_first(true, kUntil, 4096, kUntil - 1));
+}
+
+void the_youngest_is_first_for_a_while_afterwards_if_few_wait(void **) {
+  assert_true(serves_youngest_first(false, kUntil, kFew, kSeenAt));
+  assert_true(serves_youngest_first(false, kUntil, kMostLookedAt, kUntil - 1));
+  assert_false(serves_youngest_first(false, kUntil, kMostLookedAt + 1, kSeenAt));
+}
+
+void the_youngest_is_first_no_longer_than_that(void **) {
+  assert_false(serves_youngest_first(false, kUntil, kFew, kUntil));
+  assert_false(serves_youngest_first(true, kUntil, kFew, kUntil));
+  assert_false(serves_youngest_first(true, kUntil, kFew, kUntil + 1));
+}
+
+void a_gauge_below_zero_is_nobody_who_waits(void **) {
+  assert_true(serves_youngest_first(false, kUntil, -1, kSeenAt));
+}
+
 }  // namespace
 
 int main() {
@@ -158,6 +196,11 @@ int main() {
       cmocka_unit_test(more_applications_than_fit_are_no_answer),
       cmocka_unit_test(a_leak_is_long_in_the_way_and_not_yet_reported),
       cmocka_unit_test(clients_are_told_apart_by_address_process_and_name),
+      cmocka_unit_test(a_pool_that_never_saw_a_case_serves_who_came_first),
+      cmocka_unit_test(the_youngest_is_first_while_the_case_lasts_however_many_wait),
+      cmocka_unit_test(the_youngest_is_first_for_a_while_afterwards_if_few_wait),
+      cmocka_unit_test(the_youngest_is_first_no_longer_than_that),
+      cmocka_unit_test(a_gauge_below_zero_is_nobody_who_waits),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

@@ -3,7 +3,8 @@
 // Who waits where when a transaction has ended.
 //
 // The three numbers are gauges of the pool: `waiters`, backends asleep in the
-// epoll set; `armed`, clients in that set; `queued`, clients in the wait queue.
+// epoll set; `armed`, idle clients, in that set or left to the dispatcher's;
+// `queued`, clients in the wait queue.
 // They are read one after the other while others change them, so an answer can
 // be wrong by the time it is used, and a gauge can be below zero for a moment.
 // Both rules err to the side that costs a little time and never a client: a

@@ -72,7 +72,7 @@ enum class ClientState : std::uint8_t {
   authenticating,  // the dispatcher reads and writes the socket
   ready,           // has something to do; stands in the pool's wait queue
   leased,          // one backend reads and writes the socket
-  idle,            // armed in the pool's epoll set; nobody touches the socket
+  idle,            // armed in the pool's epoll set, or left to the dispatcher's; nobody touches the socket
   closing,         // socket shut down; waits for the dispatcher to forget it
 };
 
@@ -221,7 +221,7 @@ struct alignas(kCacheLine) PoolSlot {
   // Hand-over; see pg/pool/lease.cpp for the races and their answers.
   alignas(kCacheLine) std::atomic<std::int32_t> waiters;  // backends asleep in the epoll set
   std::atomic<std::int32_t> lingerers;                    // backends staying on an idle client
-  alignas(kCacheLine) std::atomic<std::int32_t> armed;    // clients in the epoll set
+  alignas(kCacheLine) std::atomic<std::int32_t> armed;    // idle clients: in the epoll set, or at the door
   std::atomic<std::int32_t> queued;                       // clients in the wait queue
   std::atomic<std::uint32_t> watched;                     // 1 while the dispatcher ticks for this pool
   std::atomic<std::int64_t> drained_us;                   // when it last moved ready clients into the queue

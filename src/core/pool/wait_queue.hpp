@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: PostgreSQL
 //
-// First come, first served: the clients of one pool that wait for a backend.
+// First come, first served: the clients of one pool that wait for a backend.  Only
+// while an application waits for itself do backends look for the latest instead
+// (pg/pool/wait_queue.hpp).
 //
 // A bounded multi-producer, multi-consumer queue in shared memory
 // (Boost.Lockfree with a compile-time capacity keeps its nodes in place and

@@ -3,8 +3,8 @@
 // The dispatcher's loop.
 //
 // One epoll set: listeners, the control listener, control channels, and every
-// client (for input while it logs in, afterwards only for the end of its
-// stream).  Signals are blocked from looking at what they have left until the wait
+// client (for input while it logs in, and once more after its first transaction;
+// otherwise only for the end of its stream).  Signals are blocked from looking at what they have left until the wait
 // itself (epoll_pwait), so that none is lost in between: SIGHUP reloads, SIGTERM ends,
 // SIGUSR1 is the postmaster's news about workers, SIGUSR2 a backend's, a resolver's
 // or a SQL function's request to look around.

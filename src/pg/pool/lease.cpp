@@ -3,14 +3,14 @@
 // The hand-over of clients between the backends of one pool.
 //
 // A ready client must never be overlooked: whenever a client is armed in the
-// pool's epoll set, some backend sleeps in that set, or all backends work, and
+// pool's epoll set, or left to the dispatcher's, some backend sleeps in that set, or all backends work, and
 // then the dispatcher watches (pool_keeper.cpp).  A *lingering* backend stays on
 // its last client instead of sleeping in the set, so that with no more clients
 // than backends each transaction costs what it costs on a direct connection.
 //
-// Counters (PoolSlot): waiters, backends asleep in the set; lingerers; armed,
-// clients in the set; queued, clients in the wait queue.  All changes and checks
-// below are sequentially consistent, because each answer rests on two processes
+// Counters (PoolSlot): waiters, backends asleep in the set; lingerers; armed, idle
+// clients, in the set or left to the dispatcher; queued, clients in the wait queue.
+// All changes and checks below are sequentially consistent, because each answer rests on two processes
 // that first write one counter and then read the other's:
 //
 //   A backend starts lingering while the last waiter leaves.  The lingerer counts
@@ -538,8 +538,10 @@ static void close_lease() {
 // dispatcher as well; so a client that has had its first transaction is left to the
 // dispatcher, in whose own set it is anyway.  If it speaks after all, the dispatcher
 // puts it into the pool's set (pool_arms_client): a wake-up more, once in a client's
-// life.  A relayed client's socket is not what the dispatcher watches; one that a
-// backend has greeted is not in the pool's set yet, where the dispatcher will need it.
+// life.  Not an encrypted one: relayed, its goodbye wakes the dispatcher anyway; where
+// the kernel encrypts, a record without data makes a peek fail as if the stream had
+// ended.  Nor one that a backend has greeted: it is not in the pool's set yet, where
+// the dispatcher will need it.
 static bool is_left_at_the_door(const ClientSlot &slot, std::uint32_t flags) {
   return dispatcher_epoll >= 0 && (flags & (kClientInSet | kClientTls)) == kClientInSet &&
          slot.transactions.load(std::memory_order_relaxed) <= 1 && !setting_debug_force_switch;
