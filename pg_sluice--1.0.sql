@@ -94,7 +94,7 @@ COMMENT ON COLUMN sluice.pools.idle IS
 COMMENT ON COLUMN sluice.pools.in_transaction IS
   'Backends whose client thinks between the statements of a transaction. They count against sluice.max_backends, not against max_size.';
 COMMENT ON COLUMN sluice.pools.held IS
-  'Backends whose client is idle outside a transaction but keeps them, as in session mode.';
+  'Backends whose client is idle outside a transaction but keeps them, as in session mode. They count against max_size.';
 COMMENT ON COLUMN sluice.pools.pinned IS
   'Backends whose client is idle outside a transaction and pinned to them by session state that cannot be carried. They count against sluice.max_backends, not against max_size.';
 COMMENT ON COLUMN sluice.pools.starting IS
@@ -108,7 +108,7 @@ COMMENT ON COLUMN sluice.pools.waiting IS
 COMMENT ON COLUMN sluice.pools.min_size IS
   'Backends kept when idle, as the pool''s newest backend saw sluice.min_pool_size.';
 COMMENT ON COLUMN sluice.pools.max_size IS
-  'Most backends, as the pool''s newest backend saw sluice.max_pool_size; where that is -1, the result of the sizing rule.';
+  'Most backends that may begin a transaction at a time, as the pool''s newest backend saw sluice.max_pool_size; where that is -1, the result of the sizing rule.';
 COMMENT ON COLUMN sluice.pools.transactions IS
   'Transactions finished.';
 COMMENT ON COLUMN sluice.pools.leases IS
@@ -629,7 +629,7 @@ COMMENT ON COLUMN sluice.history.pinned IS
 COMMENT ON COLUMN sluice.history.peak_in_use IS
   'Most backends that were in use at the same time inside the second: neither starting nor without work. One on its way from client to client counts.';
 COMMENT ON COLUMN sluice.history.max_size IS
-  'Most backends the pool might have, at the end of the second.';
+  'Most backends that might begin a transaction at a time, at the end of the second.';
 COMMENT ON COLUMN sluice.history.statements_per_transaction IS
   'Statements for each transaction. NULL if no transaction has finished, as the next two.';
 COMMENT ON COLUMN sluice.history.blocks_per_transaction IS
@@ -667,7 +667,7 @@ COMMENT ON COLUMN sluice.monitor.pool IS
 COMMENT ON COLUMN sluice.monitor.bar IS
   'Backends: # executes, = rests because it is its client''s turn (inside a transaction, or held or pinned), a dot is free. A full bar is max_size backends, or all that are in use if they are more.';
 COMMENT ON COLUMN sluice.monitor.use IS
-  'Backends in use, executing or resting, and max_size. Resting ones do not count against max_size, so there may be more of the former.';
+  'Backends in use, executing or resting, and max_size. Of the resting ones only those held (session mode) count against max_size, so there may be more of the former.';
 COMMENT ON COLUMN sluice.monitor.waiting IS
   'Clients that wait for a backend.';
 COMMENT ON COLUMN sluice.monitor.tps IS
