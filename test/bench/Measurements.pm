@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: PostgreSQL
 #
 # What the reports of the benchmarks share: reading measurements, medians, numbers that can be read, Markdown rows, and
-# counting targets met and missed.
+# counting targets met, missed and not judged.
 
 package Measurements;
 
@@ -10,9 +10,9 @@ use warnings;
 
 use Exporter 'import';
 
-our @EXPORT = qw(median number ratio ratio_text row read_csv verdict totals);
+our @EXPORT = qw(median number ratio ratio_text row read_csv verdict failed_verdict unjudged totals not_judged);
 
-my ($met, $missed) = (0, 0);
+my ($met, $missed, $unjudged) = (0, 0, 0);
 
 sub median
 {
@@ -36,7 +36,8 @@ sub number
 sub ratio
 {
   my ($of, $to) = @_;
-  return undef unless defined $of && $of ne '' && $to;
+  # A number, for the text "0.0" is true.
+  return undef unless defined $of && $of ne '' && ($to || 0) != 0;
   return $of / $to;
 }
 
@@ -73,12 +74,30 @@ sub verdict
 {
   my ($value, $least, $most) = @_;
   return '-' unless defined $least || defined $most;
-  return 'not measured' unless defined $value && $value ne '';
+  return unjudged('not measured') unless defined $value && $value ne '';
   if ((defined $least && $value < $least) || (defined $most && $value > $most)) { $missed++; return '**MISSED**'; }
   $met++;
   return 'met';
 }
 
+# A target that was missed whatever the value is: some rounds have failed.  A crash is no better than being slow.
+sub failed_verdict
+{
+  my ($failed, $rounds) = @_;
+  $missed++;
+  return "**MISSED**: failed in $failed of $rounds";
+}
+
+# A target that cannot be judged, and why.
+sub unjudged
+{
+  my ($why) = @_;
+  $unjudged++;
+  return $why;
+}
+
 sub totals { return ($met, $missed); }
+
+sub not_judged { return $unjudged; }
 
 1;

@@ -26,10 +26,33 @@ fail() {
   exit 1
 }
 
+# A process and those it has started, and so on: what runs in the background is often a shell that waits for a program.
+descendants() {
+  local child
+  echo "$1"
+  for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null || pgrep -P "$1" 2>/dev/null); do
+    descendants "$child"
+  done
+}
+
+# Ends them from the top, so that nobody complains of what has become of the rest.  What is stopped has to go on in
+# order to end.
+end_processes() {
+  local pid all=()
+  for pid in "$@"; do
+    # shellcheck disable=SC2207  # numbers
+    all+=($(descendants "$pid"))
+  done
+  for pid in "${all[@]}"; do
+    kill -TERM "$pid" 2>/dev/null || true
+    kill -CONT "$pid" 2>/dev/null || true
+  done
+}
+
 sandbox_close() {
-  local status=$? pid
+  local status=$?
   trap '' INT TERM
-  for pid in "${extra_processes[@]}"; do kill "$pid" 2>/dev/null || true; done
+  end_processes "${extra_processes[@]}"
   server_stop
   if [ -n "$workdir" ]; then rm -rf "$workdir"; fi
   exit "$status"

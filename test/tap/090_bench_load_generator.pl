@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: PostgreSQL
 #
 # The load generator of the benchmarks measures what it says: delays that are known come out as the percentiles they
-# must give, and a server that stalls is charged for every request that was due meanwhile.  Bounds from below hold on
-# any machine; those from above leave a slow one hundreds of milliseconds.
+# must give, and a server that stalls is charged for every request that was due meanwhile.  Delays are bounds from below;
+# from above there are only those that hold however slow the machine is: the sum of the parts, the time all of it took.
 
 use strict;
 use warnings;
@@ -11,9 +11,11 @@ use File::Basename qw(dirname);
 use Certificates;
 use IPC::Open2;
 use IPC::Run;
+use POSIX ();
 use PostgreSQL::Test::Utils;
 use SluiceTest;
 use Test::More;
+use Time::HiRes qw(time);
 
 my $directory = dirname(__FILE__) . '/../bench';
 my $files = PostgreSQL::Test::Utils::tempdir();
@@ -86,6 +88,14 @@ sub load_fake
 	return with_fake($server_options, sub { return load($status, $_[0], @options) });
 }
 
+# What must come out of all values of a measure that were written down, by nearest rank.
+sub rank
+{
+	my ($percent, $column, $requests) = @_;
+	my @sorted = sort { $a <=> $b } map { $_->{$column} } @$requests;
+	return $sorted[ POSIX::ceil(@sorted * $percent / 100) - 1 ];
+}
+
 # What the load could not be run for.
 sub complaint
 {
@@ -114,9 +124,11 @@ sub script
 	is($said->{succeeded}, 599, 'all succeed');
 	is(scalar @$requests, 599, 'each is written down');
 	my $latency = $measured->{latency};
-	between($latency->{p50_us}, 10_000, 300_000, 'the median is the usual delay');
-	between($latency->{p95_us}, 300_000, 2_000_000, 'the 95th percentile is the delay of nine in a hundred');
-	between($latency->{p999_us}, 2_000_000, 20_000_000, 'the 99.9th percentile is the delay of one in a hundred');
+	ok($latency->{p50_us} >= 10_000, 'the median is no less than the usual delay');
+	ok($latency->{p95_us} >= 300_000, 'the 95th percentile is no less than the delay of nine in a hundred');
+	ok($latency->{p999_us} >= 2_000_000, 'the 99.9th percentile is no less than the delay of one in a hundred');
+	is_deeply([ @$latency{qw(p50_us p95_us p999_us)} ], [ map { rank($_, 'latency_us', $requests) } 50, 95, 99.9 ],
+		'they are those of the requests that were written down');
 	is($latency->{p9999_us}, $latency->{max_us}, 'of 599 values the 99.99th percentile is the greatest');
 	between($latency->{min_us}, 10_000, $latency->{p50_us} + 1, 'the least is no less than the least delay');
 	my $summary = summary();
@@ -133,9 +145,12 @@ sub script
 
 {
 	my (undef, $measured) = load_fake(0, [], '--rate', 100, '--seconds', 1, '--query', 'wait 200 hold 50');
-	between($measured->{wait}{p50_us}, 199_990, 1_000_000, 'the wait is the time until began_at');
-	between($measured->{service}{p50_us}, 50_000, 200_000, 'the service is the time after it');
-	between($measured->{latency}{p50_us}, 250_000, 1_200_000, 'the latency is both');
+	ok($measured->{wait}{p50_us} >= 199_990, 'the wait is the time until began_at');
+	# began_at is told in microseconds.
+	ok($measured->{service}{p50_us} >= 49_990, 'the service is the time after it');
+	ok($measured->{latency}{p50_us} >= 250_000, 'the latency is no less than both');
+	# Each is cut to whole microseconds.
+	between($measured->{wait}{mean_us} + $measured->{service}{mean_us} - $measured->{latency}{mean_us}, -10, 10, 'and no more');
 }
 
 # ---- a stall
@@ -146,10 +161,12 @@ sub script
 		load_fake(0, [ '--stall', '0.3,1' ], '--rate', 200, '--seconds', 1.8, '--arrivals', 'constant', '--connections', 5);
 	# 200 requests were due in that second: those of the first 0.6 s had to wait for more than 0.4 s.
 	ok($late->($open_requests) >= 115, 'open loop: the stall shows in each request that was due meanwhile');
-	between($open->{latency}{p90_us}, 700_000, 10_000_000, 'and in the percentiles');
+	ok($open->{latency}{p90_us} >= 700_000, 'and in the percentiles');
 	ok($open->{queued}{max_us} >= 700_000, 'although only five connections were there to ask');
+	my $began = time;
 	my (undef, $closed, $closed_requests) = load_fake(0, [ '--stall', '0.3,1' ], '--clients', 5, '--think', 5, '--seconds', 1.8);
-	between($late->($closed_requests), 1, 60, 'closed loop: it shows in one request of each client');
+	# Five clients have one request each at a time: of more than 0.4 s, they have had time for so many.
+	between($late->($closed_requests), 1, 5 * (time - $began) / 0.4 + 1, 'closed loop: it shows in one request of each client');
 	ok($closed->{latency}{max_us} >= 700_000, 'which took as long');
 }
 

@@ -147,6 +147,8 @@ my @wrongs = (
 	[ 'answer_twice', [ 'unasked', 'wrong', 'odd', 'lost', 'unanswered' ], '--patience', '5' ],
 	[ 'say_row_twice', [ 'unasked', 'odd' ] ],
 	[ 'silent', ['unanswered'], '--patience', '0.3' ],
+	# Patience that ends after the run, as in a run whose last incident makes somebody hang.
+	[ 'silent', ['unanswered'], '--patience', '2' ],
 	[ 'roll_back', ['odd'] ],
 	[ 'refuse', [] ],
 	[ 'refuse_falsely', ['refused_there'] ],
@@ -154,6 +156,7 @@ my @wrongs = (
 foreach my $case (@wrongs)
 {
 	my ($wrong, $expected, @options) = @$case;
+	unlink map { "$files/$wrong.$_" } qw(table outcomes samples);
 	write_file("$wrong.table");
 	my ($port, $end) = start_server($wrong, "$files/$wrong.table");
 	my $said = trouble($wrong, '127.0.0.1', $port, 0.5, @options);
@@ -164,6 +167,7 @@ foreach my $case (@wrongs)
 	my @unexpected = grep { $found->{$_} && !$may{$_} } @never;
 	is("@unexpected", '', "$wrong: nothing is found that is not wrong");
 	cmp_ok($found->{ $expected->[0] }, '>', 0, "$wrong: $expected->[0] is found") if @$expected;
+	is($found->{unknown} + $found->{unsent}, 0, 'none of which is taken for one that was cut off') if $wrong eq 'silent';
 	cmp_ok($found->{refused}, '>', 0, 'an error that was told is no loss') if $wrong eq 'refuse';
 	is($found->{unknown} > 0 && $found->{unknown_there} == $found->{unknown}, 1, 'a lost connection leaves it to the table') if $wrong eq 'hang_up';
 	is($found->{told}, $said->{told}, "$wrong: both count the same") if $wrong eq 'nothing';
@@ -189,8 +193,9 @@ foreach my $host ('127.0.0.1', $server->host)
 		qw(--step 20 --active 4 --seconds 0.3 --at-rest), "echo at rest");
 	is($status, 0, "a herd comes in, works and leaves: $host") or diag($errors);
 	my @lines = map { [ split /,/ ] } split /\n/, $output;
-	is(join(' ', map { "$_->[0] $_->[1]" } @lines), 'opening 20 opening 40 active 4', 'with a line for each step');
-	is(scalar(grep { $_->[2] > 0 && $_->[3] > 0 && $_->[3] <= $_->[4] && $_->[4] <= $_->[5] } @lines), 3, 'that has numbers in it');
+	is(join(' ', map { "$_->[0] $_->[1]" } @lines), 'opening 20 opening 40 opened 40 active 4', 'with a line for each step and for all of them');
+	is(scalar(grep { $_->[2] > 0 && $_->[3] > 0 && $_->[3] <= $_->[4] && $_->[4] <= $_->[5] } @lines), 4, 'that has numbers in it');
+	cmp_ok($lines[2][5], '==', ($lines[0][5] > $lines[1][5] ? $lines[0][5] : $lines[1][5]), 'the longest of all is that of its step') if @lines == 4;
 	like($errors, qr/at rest/, 'and the command between');
 }
 {
@@ -265,6 +270,8 @@ sub end { my ($pid, $signal) = @_; kill $signal, $pid; waitpid $pid, 0; @running
 		push @outcomes, join ',', $ms, 1, 'told', ($ms - 1) * 1000, $ms * 1000, '';
 	}
 	push @outcomes, '99999,2,unknown,10000000,10060000,57P01', '99998,2,connect,10070000,10070000,refused';
+	# One hangs since the moment before, which shows when all is over; one log-in hung, and one hung long before.
+	push @outcomes, '99997,3,unanswered,9990000,29990000,commit', '0,4,unanswered,10500000,30500000,login', '99996,3,unanswered,6000000,26000000,insert';
 	for (my $ms = 5100; $ms <= 15000; $ms += 100)
 	{
 		push @samples, join ',', $ms, scalar(grep { $_ >= $ms - 100 && ($_ <= 10050 || $_ >= 11250) } $ms - 100 .. $ms - 1), 0, 0, 2, 1000;
@@ -273,18 +280,23 @@ sub end { my ($pid, $signal) = @_; kill $signal, $pid; waitpid $pid, 0; @running
 		write_file('known.marks', 'crash,10000,10010'));
 	is($status, 0, 'an incident that is known');
 	my %got = $output =~ /^crash,([\w.]+),(\S+)$/mg;
-	is_deeply([ @got{qw(before_per_s gap_ms first_ms failed error.unknown.57P01 error.connect.refused)} ], [ 1000, 1200, 1250, 1, 1, 1 ], 'gives what it must');
+	is_deeply([ @got{qw(before_per_s gap_ms first_ms failed error.unknown.57P01 error.connect.refused error.unanswered.commit error.unanswered.login)} ],
+		[ 1000, 1200, 1250, 2, 1, 1, 1, 1 ], 'gives what it must');
+	is($got{'error.unanswered.insert'}, undef, 'and nothing of what was before');
 	cmp_ok($got{recovered_ms}, '>=', 1250, 'throughput is back after the gap') and cmp_ok($got{recovered_ms}, '<=', 1400, 'with the next samples');
 }
 {
 	my $csv = write_file('trouble.csv', 'leg,round,incident,measure,value', (map { my $leg = $_; map { "$leg,1,run_incidents,$_,0" } @never } qw(direct sluice)),
 		'direct,1,run_incidents,told,1000', 'sluice,1,run_incidents,told,2000', 'sluice,2,run_incidents,told,2000', 'sluice,2,run_incidents,lost,1',
 		(map { my $leg = $_; ("$leg,1,crash,before_per_s,900", "$leg,1,crash,gap_ms,400", "$leg,1,crash,recovered_ms,NA", "$leg,1,crash,failed,7",
-			"$leg,1,crash,error.unknown.57P02,7") } qw(direct sluice)));
+			"$leg,1,crash,error.unknown.57P02,7") } qw(direct sluice)), 'sluice,1,crash,error.unanswered.commit,2', 'sluice,1,crash,error.unanswered.login,1',
+		'sluice,1,run_incidents,unanswered,3');
 	my ($status, $output, $errors) = run_program($^X, "$directory/trouble_report.pl", $csv);
 	is($status, 0, 'the report of trouble') or diag($errors);
 	like($output, qr/told committed, not there \| 0 \| 1 \| 0 \| \*\*MISSED\*\*/, 'misses its target for a single operation lost');
-	like($output, qr/\| crash \| pg_sluice \| 900 .*\| no \| 7 \| unknown 57P02 7 \|/, 'and tells what was never as before');
+	like($output, qr/\| crash \| pg_sluice \| 900 .*\| no \| 7 \| 3 \| unknown 57P02 7, unanswered commit 2, unanswered login 1 \|/, 'and tells what was never as before, and who was never answered');
+	like($output, qr/\| crash \| direct \| 900 .*\| no \| 7 \| 0 \| unknown 57P02 7 \|/, 'and who always was');
+	like($output, qr/never answered[^|]*\| 0 \| 3 \| 0 \| \*\*MISSED\*\*/, 'which is a target of its own');
 }
 {
 	my $turn = '2000,2000,1';
@@ -296,8 +308,15 @@ sub end { my ($pid, $signal) = @_; kill $signal, $pid; waitpid $pid, 0; @running
 	my ($status, $output, $errors) = run_program($^X, "$directory/herd_report.pl", $csv);
 	is($status, 0, 'the report of the herd') or diag($errors);
 	like($output, qr/\| pg_sluice \| TCP \| 2,000 \| 9,999 .*\*\*MISSED\*\*/, 'misses a rate that is just too low');
+	like($output, qr/p99 ms, median of the steps/, 'and says of what a percentile is');
 	like($output, qr/\| pg_sluice \| TCP \| 2,000 \| 119 \| 280 \| 399 .*\| met \|/, 'adds what is set aside to what has grown');
 	like($output, qr/\| pg_sluice \| TCP \| 1,980 \| 20 \| 1,000 \| 900 \| 0\.90 \|/, 'and compares those who work');
+	PostgreSQL::Test::Utils::append_to_file($csv, join '', map { my $leg = $_; map { "$leg,tcp,2000,2000,$_->[0],$_->[1],2000,$_->[2]\n" }
+		[ 1, 'opened_p50_us', 2000 ], [ 1, 'opened_p99_us', 30000 ], [ 1, 'opened_max_us', 70000 ], [ 2, 'opened_p99_us', 32000 ], [ 2, 'opened_max_us', 60000 ] }
+			qw(pgbouncer sluice));
+	(undef, $output) = run_program($^X, "$directory/herd_report.pl", $csv);
+	like($output, qr/\| p50 ms \| p99 ms \| longest ms \|/, 'times of all connections together, if they are known');
+	like($output, qr/\| pg_sluice \| TCP \| 2,000 \| 9,999 \|[^|]*\|[^|]*\| 2\.00 \| 31\.0 \| 70\.0 \|/, 'the longest is that of all rounds');
 	foreach my $plot (qw(connect memory))
 	{
 		(my $result, $output) = run_program($^X, "$directory/herd_report.pl", '--plot', $plot, $csv);

@@ -10,16 +10,22 @@
 # What a client takes in memory is as true there as anywhere.  Where nothing virtualises the guest is emulated, and its
 # rates mean nothing.  The report is build/lab/herd_in_machine.md, the measurements beside it.
 #
-# As root, on Debian or a descendant, amd64.  KERNEL_PACKAGE=linux-image-...-amd64 takes another kernel than the newest of
+# As root, on Debian or a descendant, amd64; installs what is missing for it.  KERNEL_PACKAGE=linux-image-...-amd64 takes another kernel than the newest of
 # linux-image-amd64; GUEST_MEMORY_MB=8192; LAB_HERD_OVER, LAB_LEGS and LAB_HERD_SETTINGS go to the guest.
 
 source "$(dirname "$0")/common.sh"
 cd "$root"
 [ "$EUID" -eq 0 ] || die "needs root: the guest has the files of this machine"
-for command in apt-get dpkg xz; do
+for command in apt-get dpkg; do
   command -v "$command" >/dev/null || die "needs $command (of Debian)"
 done
-command -v qemu-system-x86_64 >/dev/null || die 'needs qemu-system-x86_64: apt-get install --no-install-recommends qemu-system-x86'
+# The guest has no network: what draws plots has to be here as well, but there is a report without it.  Its busybox is
+# fetched below, and not installed.
+test/tools/install_packages.sh qemu-system-x86 xz-utils || die 'could not install qemu-system-x86 and xz-utils'
+test/tools/install_packages.sh gnuplot-nox || echo '# gnuplot could not be installed: there will be no plot' >&2
+for command in qemu-system-x86_64 xz; do
+  command -v "$command" >/dev/null || die "needs $command (of the packages qemu-system-x86 and xz-utils)"
+done
 find_postgres
 clients=${1:-100000}
 
@@ -86,6 +92,8 @@ cd $(printf %q "$root")
 export LAB_HERD_CLIENTS=$clients LAB_HERD_LIMIT=1800 LAB_ROUNDS=1 LAB_SECONDS=5
 export LAB_LEGS=$(printf %q "${LAB_LEGS:-sluice}") LAB_HERD_OVER=$(printf %q "${LAB_HERD_OVER:-tcp unix}")
 export LAB_HERD_SETTINGS=$(printf %q "${LAB_HERD_SETTINGS:-}")
+# What it finds of an earlier run is this machine's, and not a result.
+rm -f build/lab/herd*
 test/bench/lab/herd.sh 2>&1
 echo \$? >"$place/result/status"
 cp build/lab/herd*.{csv,md,svg} "$place/result/"
@@ -137,8 +145,13 @@ tr -d '\r' <"$place/console" | sed -n 's/^.*# guest with/# guest with/; /^# gues
 status=$(cat "$place/result/status")
 if [ "$status" = 0 ]; then
   mkdir -p build/lab
+  rm -f build/lab/herd_in_machine*
   { echo "The herd $note."; echo; cat "$place/result/herd.md"; } >build/lab/herd_in_machine.md
   cp "$place/result/herd.csv" build/lab/herd_in_machine.csv
-  cp "$place/result/herd_memory.svg" build/lab/herd_in_machine_memory.svg 2>/dev/null || true
+  if [ -e "$place/result/herd_memory.svg" ]; then
+    cp "$place/result/herd_memory.svg" build/lab/herd_in_machine_memory.svg
+  else
+    echo '# without a plot: the guest has drawn none' >&2
+  fi
 fi
 exit "$status"

@@ -13,7 +13,7 @@ use FindBin;
 use lib "$FindBin::Bin/..";
 use Measurements;
 
-our @EXPORT = qw(read_figures values_of cell milliseconds);
+our @EXPORT = qw(read_figures values_of cell milliseconds aimed);
 
 # read_figures(FILE, columns of text, columns of numbers): lines as hashes.  A number may be missing, but it must not be
 # anything else, and a line must have as many fields as the first.
@@ -48,16 +48,25 @@ sub values_of { my ($column, @rows) = @_; return grep { $_ ne '' } map { $_->{$c
 
 sub milliseconds { return map { $_ / 1000 } @_; }
 
-# cell(VALUES, LEAST, MOST): median, range if there are several values, and the verdict on the median if there is a target
+# As verdict(), of a figure that the load itself was fitted to: reaching it is no merit, and not counted; missing it is.
+sub aimed
+{
+  my ($value, $least, $most) = @_;
+  my $is_there = defined $value && $value ne '' && !(defined $least && $value < $least) && !(defined $most && $value > $most);
+  return $is_there ? 'aimed at' : verdict($value, $least, $most);
+}
+
+# cell(VALUES, LEAST, MOST, [JUDGE]): median, range if there are several values, and the verdict on the median if there is
+# a target
 sub cell
 {
-  my ($values, $least, $most) = @_;
+  my ($values, $least, $most, $judge) = @_;
   my @sorted = sort { $a <=> $b } @$values;
   my $median = median(@sorted);
   my $text = number($median);
   $text .= sprintf(' (%s to %s)', number($sorted[0]), number($sorted[-1])) if @sorted > 1;
   return $text unless defined $least || defined $most;
-  return "$text " . verdict($median, $least, $most);
+  return "$text " . ($judge || \&verdict)->($median, $least, $most);
 }
 
 1;

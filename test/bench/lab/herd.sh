@@ -84,6 +84,7 @@ start_server() {
   settings+=("sluice.max_pool_size = $pool_size" "sluice.min_pool_size = $pool_size")
   # The log is read for this start's complaints only.
   server_stop
+  keep_crashes
   [ ! -e "$workdir/server.log" ] || : >"$workdir/server.log"
   if [ -n "$herd_settings" ]; then IFS=';' read -r -a more <<<"$herd_settings"; settings+=("${more[@]}"); fi
   lab_server "${settings[@]}"
@@ -123,12 +124,17 @@ note_active() {
 }
 
 note_opening() {
-  local at rate p50 p99
+  local at rate p50 p99 most
   while IFS=, read -r _ at rate p50 p99 _; do
     note connect_rate "$at" "$rate"
     note connect_p50_us "$at" "$p50"
     note connect_p99_us "$at" "$p99"
   done < <(grep '^opening,' "$workdir/herd.csv")
+  while IFS=, read -r _ at _ p50 p99 most; do
+    note opened_p50_us "$at" "$p50"
+    note opened_p99_us "$at" "$p99"
+    note opened_max_us "$at" "$most"
+  done < <(grep '^opened,' "$workdir/herd.csv")
   # All of them together: so many, in the sum of the steps' times.
   note opening_rate "$clients" "$(awk -F, '$1 == "opening" && $3 > 0 { time += ($2 - last) / $3; last = $2 }
     END { printf "%.0f", last / time }' "$workdir/herd.csv")"

@@ -145,20 +145,34 @@ sub show_limits
 	return;
 }
 
+# Of all connections; measurements that know only of steps say so.
+my $of_all = !grep { !defined middle($_, 'opened_p99_us') } @turns;
+
+# Median, 99 % and the longest.
+sub connect_times
+{
+	my ($turn) = @_;
+	my @longest = sort { $a <=> $b } rounds_of($turn, 'opened_max_us');
+	return (middle($turn, 'opened_p50_us'), middle($turn, 'opened_p99_us'), $longest[-1]) if $of_all;
+	my @places = places($turn, 'connect_p99_us');
+	my @p99 = sort { $a <=> $b } map { rounds_of($turn, 'connect_p99_us', $_) } @places;
+	return (median(map { rounds_of($turn, 'connect_p50_us', $_) } @places), median(@p99), $p99[-1]);
+}
+
 sub show_connects
 {
 	print "\nComing in, from connect() to ReadyForQuery; processor time is of all processes on the server's side, and of the ",
-		"pooler's own\n\n";
-	row('leg', 'over', 'clients', 'connects/s', 'first step', 'last step', 'p50 ms', 'p99 ms', 'CPU us each', 'of it the pooler', 'target', 'verdict');
-	row('---', '---', ('--:') x 8, '--:', '---');
+		"pooler's own", $of_all ? '; the longest is that of all rounds' : '', "\n\n";
+	row('leg', 'over', 'clients', 'connects/s', 'first step', 'last step',
+		$of_all ? ('p50 ms', 'p99 ms', 'longest ms') : ('p50 ms, median of the steps', 'p99 ms, median of the steps', 'p99 ms of the worst step'), 'CPU us each', 'of it the pooler', 'target', 'verdict');
+	row('---', '---', ('--:') x 9, '--:', '---');
 	foreach my $turn (@turns)
 	{
 		my ($name, $over, $clients) = title($turn);
 		my @places = places($turn, 'connect_rate');
 		my $is_ours = (parts($turn))[2] eq 'sluice';
-		my @percentiles = map { my $measure = $_; median(map { rounds_of($turn, $measure, $_) } @places) } qw(connect_p50_us connect_p99_us);
 		row($name, $over, number($clients), with_spread($turn, 'opening_rate'),
-			number(middle($turn, 'connect_rate', $places[0])), number(middle($turn, 'connect_rate', $places[-1])), (map { ms($_) } @percentiles),
+			number(middle($turn, 'connect_rate', $places[0])), number(middle($turn, 'connect_rate', $places[-1])), (map { ms($_) } connect_times($turn)),
 			number(middle($turn, 'connect_cpu_us')), number(middle($turn, 'connect_pooler_cpu_us')),
 			$is_ours ? '>= ' . number($least_rate) : '-',
 			$is_ours ? verdict(middle($turn, 'opening_rate'), $least_rate) : '-');

@@ -19,7 +19,8 @@
 #   lab_report herd_report.pl "$csv"
 #
 # Files of a scenario are build/lab/SCENARIO.csv, .md and .svg; progress goes to standard error.  However it ends, its
-# server and its peers are stopped and their directory is removed.
+# server and its peers are stopped and their directory is removed.  A scenario whose server has crashed has failed,
+# whatever it has measured, unless it says crashes_expected=1 because it crashes the server itself.
 #
 #   LAB_ROUNDS=3  LAB_SECONDS=5        rounds, seconds per leg
 #   LAB_QUICK=1                        one round of one second, and fewer clients and sizes where a scenario says so
@@ -50,6 +51,10 @@ load_generator=
 lab_tls=0
 # How long a load may last beyond its own seconds before it is killed.
 load_grace=90
+# 1: this scenario crashes its server.
+crashes_expected=0
+# The one curve of all legs' key exchanges: which one a server offers by its default depends on its version.
+tls_curve=prime256v1
 
 for peer_file in "$lab_dir"/peers/*.sh; do
   [ ! -e "$peer_file" ] || source "$peer_file"
@@ -63,6 +68,7 @@ lab_open() {
   csv=$results_dir/$scenario.csv
   "$root/test/tools/install_packages.sh" gnuplot-nox >&2 || say "gnuplot could not be installed: there will be no plots"
   mkdir -p "$results_dir"
+  remove_old_results
   echo "$2" >"$csv"
   sandbox_open
   trap lab_close EXIT
@@ -73,12 +79,40 @@ lab_open() {
   : >"$workdir/settings_given"
 }
 
+# Report and plots of an earlier run, so that nobody takes them for this one's.  Not SCENARIO_in_machine*, which is made
+# by another script.
+remove_old_results() {
+  local file
+  for file in "$results_dir/$scenario".md "$results_dir/$scenario".svg "$results_dir/$scenario"_*.svg; do
+    [[ $file == */"$scenario"_in_machine* ]] || rm -f "$file"
+  done
+}
+
+# lab_crashes: what the server's log says of processes that have crashed; fails if there is nothing, or if the scenario
+# expects it.  A scenario that empties the log calls keep_crashes before.
+lab_crashes() {
+  [ "$crashes_expected" != 1 ] || return 1
+  { cat "$workdir/crashes" "$workdir/server.log" 2>/dev/null || true; } |
+    awk '/was terminated by signal|PANIC: |TRAP: / && !seen[$0]++ && ++found <= 5; END { exit !found }'
+}
+
+keep_crashes() {
+  local found
+  if found=$(lab_crashes); then printf '%s\n' "$found" >"$workdir/crashes"; fi
+}
+
 started_legs=()
 lab_close() {
-  local status=$? leg
+  local status=$? leg found
   set +e
   trap '' INT TERM
   for leg in "${started_legs[@]}"; do "${leg}_stop" >/dev/null 2>&1; done
+  if [ -n "$workdir" ] && found=$(lab_crashes); then
+    say ""
+    say "FAILED: the server has crashed in scenario $scenario:"
+    say "$found"
+    [ "$status" != 0 ] || status=1
+  fi
   (exit "$status")
   sandbox_close
 }
@@ -93,7 +127,8 @@ lab_server() {
   { server_settings
     extension_settings
     if [ "$lab_tls" = 1 ]; then
-      printf "ssl = on\nssl_cert_file = '%s'\nssl_key_file = '%s'\n" "$tls_certificate" "$tls_key"
+      printf "ssl = on\nssl_ecdh_curve = '%s'\nssl_cert_file = '%s'\nssl_key_file = '%s'\n" "$tls_curve" \
+        "$tls_certificate" "$tls_key"
     fi
     [ $# = 0 ] || printf '%s\n' "$@"
   } | server_start
@@ -302,7 +337,8 @@ try_load() {
     before=$argument
   done
   rm -f "$workdir/$name".csv*
-  timeout --kill-after=10 "$limit" "$load_generator" --csv "$workdir/$name.csv" "$@" \
+  # In the foreground: in a process group of its own it would not hear a Ctrl-C, and this script waits until it ends.
+  timeout --foreground --kill-after=10 "$limit" "$load_generator" --csv "$workdir/$name.csv" "$@" \
     "host=$host port=$(leg_port "$leg") dbname=bench user=bench ${load_conninfo:-$(default_conninfo)}" \
     >"$workdir/$name.txt" 2>"$workdir/$name.err" || status=$?
   load_reason=
@@ -363,23 +399,66 @@ machine_busy_us() {
     /^cpu / { printf "%.0f\n", ($2 + $3 + $4 + $7 + $8) * tick }' /proc/stat
 }
 
+# Server connections.  Peers, and clients of the direct port, are client backends of the role "bench", and nothing at the
+# server tells whose.  So note_other_backends, before a leg is started or used, notes those that belong to another: to a
+# peer that is kept running, or to clients that are just leaving.
+other_backends=
+declare -A kept_backends=()
+
+# client_backends [PIDS]: the client backends but these.  Lists have commas.
+client_backends() {
+  query "select string_agg(pid::text, ',') from pg_stat_activity
+         where datname = 'bench' and usename = 'bench' and backend_type = 'client backend'
+               and pid <> all('{${1:-}}'::int[])"
+}
+
+# note_other_backends LEG
+note_other_backends() { other_backends=$(client_backends "${kept_backends[$1]:-}"); }
+
+# sample_connections LEG: writes the number of its server connections into $workdir/connections, twice a second, until
+# there is a file $workdir/sampled.
+sample_connections() {
+  local kind="backend_type = 'client backend' and pid <> all('{$other_backends}'::int[])" every=0.5 sql
+  if [ "$1" = sluice ]; then kind="backend_type = 'pg_sluice backend'"; fi
+  if [ "$quick" = 1 ]; then every=0.1; fi
+  sql="select count(*) from pg_stat_activity where datname = 'bench' and usename = 'bench' and $kind;"
+  while [ ! -e "$workdir/sampled" ]; do
+    echo "$sql"
+    sleep "$every"
+  done | "$bindir/psql" -X -q -A -t -h "$workdir" -p "$port" -U postgres -d postgres >"$workdir/connections" 2>/dev/null
+}
+
 # watched_load LEG SECONDS options...: try_load with --seconds SECONDS, while the machine is watched.  Sets
 # machine_us_per_s and pooler_us_per_s, the processor time that all, and that the pooler's own processes, have used in
 # each second of the measured time.  The watch looks several times a second; connecting and warming up, which come
 # before, are left out by the clock: the generator tells when it has ended.
+#
+# And sets server_connections, the most that the leg has had at a time: sampled, warming up included; of pg_sluice also
+# what the pool itself has counted, which knows what lies between two samples.
 watched_load() {
-  local leg=$1 for_seconds=$2 pids status=0 watch others=("${extra_processes[@]}")
+  local leg=$1 for_seconds=$2 pids status=0 watch sampler others=("${extra_processes[@]}")
   shift 2
+  if [ "$leg" = sluice ]; then query "select sluice.reset_statistics()" bench >/dev/null; fi
+  rm -f "$workdir/sampled"
+  sample_connections "$leg" &
+  sampler=$!
   pids=$(leg_pids "$leg")
   rm -f "$workdir/left_at"
   # shellcheck disable=SC2086  # numbers
   perl "$lab_dir/watch_processors.pl" $pids >"$workdir/watch.csv" &
   watch=$!
-  extra_processes+=("$watch")
+  extra_processes+=("$watch" "$sampler")
   try_load "$leg" --seconds "$for_seconds" --before-leaving "date +%s.%N >'$workdir/left_at'" "$@" || status=$?
   kill "$watch" 2>/dev/null || true
   wait "$watch" 2>/dev/null || true
+  : >"$workdir/sampled"
+  wait "$sampler" 2>/dev/null || true
   extra_processes=("${others[@]}")
+  server_connections=$({ cat "$workdir/connections"
+    if [ "$leg" = sluice ]; then
+      query "select peak_backends from sluice.pools where database = 'bench' and role = 'bench'" bench || true
+    fi; } | awk '/^[0-9]+$/ { if (!seen++ || $1 > most) most = $1 } END { if (seen) print most }')
+  if is_peer "$leg"; then kept_backends[$leg]=$(client_backends "$other_backends" || true); fi
   machine_us_per_s=
   pooler_us_per_s=
   if [ -s "$workdir/left_at" ]; then
@@ -422,15 +501,20 @@ END_OF_STYLE
   say "  plot: $results_dir/$1"
 }
 
+# The first lines of every report: whoever quotes numbers has to say of when and of what they are.
 lab_describe() {
-  local leg line
-  echo "## $scenario"
+  local leg line title=$scenario variable given=
+  if [ "$quick" = 1 ]; then title+=" (a quick run: it shows that the scenario works, its numbers mean little)"; fi
+  for variable in $(compgen -e LAB_ || true); do given+="$variable=$(printf %q "${!variable}") "; done
+  echo "## $title"
+  echo
+  echo "$(date -u '+%Y-%m-%d %H:%M UTC'), pg_sluice $(lab_version): \`${given}test/bench/lab/$scenario.sh\`"
   echo
   describe_hardware
   echo "Versions: $("$bindir/postgres" --version)$(for leg in "${legs[@]}"; do
     ! is_peer "$leg" || printf ', %s' "$("${leg}_version")"; done)."
   echo "Server: $(server_settings | paste -s -d ';' | sed 's/;/; /g'); fsync = off; synchronous_commit = off;" \
-    "pg_sluice is loaded for all legs."
+    "$([ "$lab_tls" != 1 ] || echo "ssl_ecdh_curve = $tls_curve; ")pg_sluice is loaded for all legs."
   echo "$rounds rounds, $seconds s per leg; pools of $pool_size server connections where it does not say otherwise."
   echo
   if [ ${#legs[@]} = 0 ]; then echo "- pg_sluice: $(leg_configuration sluice)"; fi
@@ -439,11 +523,34 @@ lab_describe() {
   echo
 }
 
-# lab_report SCRIPT ARGUMENT...: SCRIPT is a file of this folder, in Perl.
+# The extension's version and, where version control is at hand, the commit it was built from.
+lab_version() {
+  local version commit
+  version=$(sed -n "s/^default_version = '\(.*\)'/\1/p" "$root/pg_sluice.control")
+  if [ -e "$root/.git" ] && commit=$(git -C "$root" rev-parse --short HEAD 2>/dev/null); then
+    version+=", commit $commit"
+    [ -z "$(git --no-optional-locks -C "$root" status --porcelain --untracked-files=no 2>/dev/null)" ] ||
+      version+=" with changes"
+  fi
+  echo "$version"
+}
+
+# lab_report SCRIPT ARGUMENT...: SCRIPT is a file of this folder, in Perl.  What is wrong with a report is in the report,
+# too, for it may be read without this run's messages.
 lab_report() {
-  local script=$1
+  local script=$1 found status=0
   shift
   { lab_describe
-    perl "$lab_dir/$script" "$@" || fail "$script has failed"
+    perl "$lab_dir/$script" "$@" || status=$?
+    if [ "$status" != 0 ]; then
+      printf '\n**FAILED: %s ended with status %s.**\n' "$script" "$status"
+      fail "$script ended with status $status"
+    fi
+    if found=$(lab_crashes); then
+      echo
+      echo "**FAILED: the server has crashed while this was measured:**"
+      echo
+      sed 's/^/    /' <<<"$found"
+    fi
   } | tee "$results_dir/$scenario.md"
 }

@@ -6,6 +6,8 @@
 # Use: load_report.pl [--curves FILE] CSV [DISTRIBUTION]
 #      CSV: phase,round,figure,value; DISTRIBUTION: phase,round,measure,low_us,high_us,count
 # FILE gets the distribution of all rounds together, for plotting: phase,measure,one_in,ms; one in so many takes longer.
+#
+# The sustained phase has the targets of stress.sh.
 use strict;
 use warnings;
 
@@ -55,6 +57,24 @@ sub success
   return $succeeded == $requests ? '100' : sprintf('%.3f', 100 * $succeeded / $requests);
 }
 
+# How many have no times; of them nobody knows how long they waited.
+sub left_out
+{
+  my ($phase) = @_;
+  my @requests = all_of($phase, 'requests');
+  my @succeeded = all_of($phase, 'succeeded');
+  return 'n/a' unless @requests && @requests == @succeeded;
+  return number_of(sum(@requests) - sum(@succeeded));
+}
+
+# The least and the greatest are those of all rounds; of anything else it is the median.
+sub of_rounds
+{
+  my ($column, @values) = @_;
+  my @sorted = sort { $a <=> $b } @values;
+  return $column eq 'min' ? $sorted[0] : $column eq 'max' ? $sorted[-1] : median(@sorted);
+}
+
 my $rounds = 0;
 foreach my $phase (@phases) { my $of = () = all_of($phase, 'requests'); $rounds = $of if $of > $rounds; }
 printf "Medians of %d round%s, range of the throughput in parentheses; a pool of at most %s backends.\n\n", $rounds,
@@ -76,15 +96,17 @@ foreach my $measure ([ 'acquire', 'Acquisition: from the intended begin until a 
   my ($prefix, $title) = @$measure;
   my @with = grep { all_of($_, "${prefix}_p50_us") } @phases;
   next unless @with || $prefix ne 'connect';
-  print "\n$title, ms.\n\n";
+  print "\n$title, ms; min and max are of all rounds together.\n\n";
   my @columns = qw(min max mean p50 p95 p99);
-  row('phase', map { $_ eq 'mean' ? 'avg' : $_ } @columns);
-  row('---', map { '--:' } @columns);
+  row('phase', (map { $_ eq 'mean' ? 'avg' : $_ } @columns), 'left out');
+  row('---', map { '--:' } @columns, 'left out');
   foreach my $phase ($prefix eq 'connect' ? @with : @phases)
   {
-    row(name_of($phase), map { number(median(milliseconds(all_of($phase, "${prefix}_${_}_us")))) } @columns);
+    row(name_of($phase), (map { number(of_rounds($_, milliseconds(all_of($phase, "${prefix}_${_}_us")))) } @columns), left_out($phase));
   }
 }
+print "\nLeft out of these are operations, of all rounds together, that failed or were not done in the end: they count as ",
+  "failures, with no time.\n";
 
 if (grep { all_of($_, 'pool_wait_p50_us') } @phases)
 {
@@ -94,6 +116,29 @@ if (grep { all_of($_, 'pool_wait_p50_us') } @phases)
   row('---', map { '--:' } @figures);
   foreach my $phase (@phases) { row(name_of($phase), map { number(median(milliseconds(all_of($phase, $_)))) } @figures); }
 }
+
+# What stress.sh is held to, at the number of clients of this phase.
+sub show_targets
+{
+  my ($phase) = @_;
+  print "\nTargets of the sustained phase; medians of the rounds. Throughput is what the load aims at: it is none of the targets met.\n\n";
+  row('target', 'measured', 'verdict');
+  row('---', '--:', '---');
+  my ($requests, $succeeded) = map { sum(all_of($phase, $_)) } qw(requests succeeded);
+  row('success > 99.9 %', success($phase), verdict($requests && all_of($phase, 'succeeded') ? 100 * $succeeded / $requests : undef, 99.9, undef));
+  my $throughput = median(all_of($phase, 'throughput_per_s'));
+  row('throughput > 2,000/s', number($throughput), aimed($throughput, 2000, undef));
+  foreach my $target ([ p50 => 2 ], [ p95 => 10 ], [ p99 => 20 ])
+  {
+    my ($name, $most) = @$target;
+    my $ms = median(milliseconds(all_of($phase, "acquire_${name}_us")));
+    row("acquisition $name < $most ms", number($ms), verdict($ms, undef, $most));
+  }
+  printf "\nTargets: %d met, %d missed.\n", totals();
+  return;
+}
+
+show_targets('sustained') if $values{sustained};
 
 # ---- the distribution, for plotting
 

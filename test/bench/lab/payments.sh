@@ -7,10 +7,12 @@
 # The pools are as they come: pg_sluice with its defaults, the peers as they are recommended and with a pool of 20,
 # which is PgBouncer's default; and again with one of 100.  The direct leg has as many server connections as the
 # application wants.  After each leg what the clients were told is compared with
-# what is in the database: nothing lost, nothing done twice.  One run a leg, each on a server that has just started,
-# because memory is watched; the step's times have thousands of samples.
+# what is in the database: nothing lost, nothing done twice.  One run a leg unless LAB_ROUNDS says otherwise, each on
+# a server that has just started, because memory is watched; the step's times have thousands of samples.  Of several
+# rounds, each begins with another leg, and each is reported by itself: LEG, LEG_run2, LEG_run3 ...
 #
 #   LAB_PAYMENTS_SECONDS=120      of each leg; 14400 for hours
+#   LAB_ROUNDS=1                  runs of each leg
 #   LAB_PAYMENTS_USERS=100
 #   LAB_PAYMENTS_EXTERNAL=50:150  milliseconds of an external call
 #   LAB_PAYMENTS_THINK_MS=0       mean pause of a user between two steps
@@ -43,7 +45,7 @@ read -r -a peer_pools <<<"${LAB_PAYMENTS_PEER_POOLS:-$pools}"
 # Of hours, a look at memory every ten seconds is enough.
 [ "$duration" -le 1200 ] || memory_every_ms=10000
 IFS=';' read -r -a settings <<<"${LAB_PAYMENTS_SETTINGS:-}"
-rounds=1
+rounds=${LAB_ROUNDS:-1}
 seconds=$duration
 clients_program=$root/build/test/bench/payments_clients
 watch_pid=
@@ -93,15 +95,15 @@ check_books() {
 
 # What the pool itself has counted and noticed.
 look_back() {
-  { query "select 'backends: most ' || sum(peak_backends) || ', started ' || sum(starts) || ', failed to start ' ||
+  { [ "$rounds" = 1 ] || echo "$1"
+    query "select 'backends: most ' || sum(peak_backends) || ', started ' || sum(starts) || ', failed to start ' ||
              sum(start_failures) || '; clients waiting: most ' || sum(peak_waiting) || '; wait: p99 ' ||
              max(wait_p99_us) || ' us, longest ' || max(wait_max_us) || ' us; acquire timeouts ' ||
              sum(acquire_timeouts) || ', nested acquires ' || sum(nested_acquires) || ', leaks ' || sum(leaks)
              from sluice.pools where database = 'bench'" bench
     query "select 'events: ' || coalesce(string_agg(kind || ' ' || count, ', ' order by kind), 'none')
              from (select kind, count(*) from sluice.events group by kind) as kinds" bench
-  } >"$results_dir/payments_views.txt"
-  sed 's/^/  sluice: /' "$results_dir/payments_views.txt" >&2
+  } | tee -a "$results_dir/payments_views.txt" | sed 's/^/  sluice: /' >&2
 }
 
 # run_leg LEG LABEL
@@ -119,7 +121,7 @@ run_leg() {
     fail "the users of leg $label could not be served"
   say "  $label: $(paste -s -d ' ' "$workdir/run.txt")"
   stop_watch
-  [ "$leg" != sluice ] || look_back
+  [ "$leg" != sluice ] || look_back "$label"
   stop_leg "$leg"
   settle
   check_books "$label"
@@ -130,10 +132,10 @@ run_leg() {
 
 # color_of LABEL: pgbouncer_100 is a darker pgbouncer.
 color_of() {
-  case $1 in
+  case ${1%_run*} in
     pgbouncer_*) echo "'#0b3c5d'" ;;
     odyssey_*) echo "'#a04000'" ;;
-    *) echo "color_$1" ;;
+    *) echo "color_${1%_run*}" ;;
   esac
 }
 
@@ -219,18 +221,23 @@ echo "leg,verdict,text" >"$results_dir/payments_check.csv"
 build_clients
 lab_legs direct pgbouncer odyssey sluice
 labels=()
-for leg in "${legs[@]}"; do
-  if is_peer "$leg"; then
-    # The name of a leg alone means the first size.
-    for pool_size in "${peer_pools[@]}"; do
-      label=$leg
-      [ "$pool_size" = "${peer_pools[0]}" ] || label=${leg}_$pool_size
-      run_leg "$leg" "$label"
-    done
-  else
-    run_leg "$leg" "$leg"
-  fi
-done
+run_round() {
+  local leg label run=
+  [ "$1" = 1 ] || run=_run$1
+  for leg in $(rotated "$1"); do
+    if is_peer "$leg"; then
+      # The name of a leg alone means the first size.
+      for pool_size in "${peer_pools[@]}"; do
+        label=$leg
+        [ "$pool_size" = "${peer_pools[0]}" ] || label=${leg}_$pool_size
+        run_leg "$leg" "$label$run"
+      done
+    else
+      run_leg "$leg" "$leg$run"
+    fi
+  done
+}
+for round in $(seq "$rounds"); do run_round "$round"; done
 pool_size=${peer_pools[0]}
 plot_pool
 plot_memory

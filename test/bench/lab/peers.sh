@@ -5,12 +5,18 @@
 #
 # In each round every row visits all legs, and the leg that comes first rotates from round to round, so that a machine
 # whose speed drifts drifts for all of them; the report gives medians over the rounds with the least and the greatest
-# value.  The pools have the same number of server connections, and a peer reaches the server over its Unix socket, which
-# is its best case.  A peer runs only while it is visited.  What a leg cannot do, and why, is in the report, and so is
-# what has failed: neither ends the run.
+# value.  The pools are told the same size, and a peer reaches the server over its Unix socket, which is its best case.  A
+# peer runs only while it is visited.  What a leg cannot do, and why, is in the report, and so is what has failed: neither
+# ends the run, but its status is not zero if pg_sluice has failed at everything.
+#
+# The same size is not the same number of server connections.  That of PgBouncer and Odyssey is a limit.  pgpool-II needs
+# a connection for each client that stays.  With pg_sluice it is how many backends may work: one whose client thinks
+# within its transaction does not count, and another one may be started meanwhile (sluice.max_pool_size), as in the rows
+# with transactions of several round trips.  So the report has the greatest number each leg really had, row by row.
 #
 # The chatty transaction (BEGIN, three selects, END: five round trips that hold a server connection) is measured with
-# pg_sluice a second time, at the size the extension itself advises after it has seen that load (sluice.sizing).
+# pg_sluice a second time, at the size the extension itself advises after it has seen that load (sluice.sizing).  If it
+# advises none, that is reported.
 #
 # All TLS uses one certificate (ECDSA P-256) and one curve, and ends at the pooler: the way from there is a Unix socket.
 #
@@ -116,6 +122,10 @@ set_size() {
   wait_until "the pool's size is $1" "select max_size = $1 from sluice.pools where $pool"
 }
 
+# Why there is no advised size: it could not be learned, which is a failure, or there is no advice.
+learning_failed=
+no_advice=
+
 # Lets the extension see the chatty load at many levels of concurrency, and asks it.
 learn_size() {
   local size sizes=(1 2 3 4 5 6 8 10 12 16 24 32) each
@@ -124,18 +134,22 @@ learn_size() {
   each=$(awk -v all="$learning" -v n=${#sizes[@]} 'BEGIN { print all / n }')
   for size in "${sizes[@]}"; do
     set_size "$size"
-    try_load sluice --clients 50 --seconds "$each" --script "$workdir/chatty.sql" -D "scale=$scale" ||
-      fail "pg_sluice could not be shown the chatty load: $load_reason"
+    if ! try_load sluice --clients 50 --seconds "$each" --script "$workdir/chatty.sql" -D "scale=$scale"; then
+      learning_failed="pg_sluice could not be shown the load: $load_reason"
+      say "  $learning_failed"
+      set_size "$pool_size"
+      return
+    fi
   done
   advised=$(query "select size from sluice.sizing where $pool and advised" bench)
   query "select format('- %s: %s%s; %s', rule, coalesce(size::text, 'no size'),
                        case when advised then ', advised' else '' end, note)
          from sluice.sizing where $pool and (advised or rule = 'measured knee') order by advised desc" bench \
     >"$workdir/advice.txt"
-  [ -n "$advised" ] || fail "sluice.sizing advises no size"
-  say "  advised size: $advised"
   set_size "$pool_size"
-  record advised sluice "" "" "" "$advised" "" "" "" "" "" ""
+  if [ -z "$advised" ]; then no_advice="sluice.sizing advises no size after $learning s of this load"; fi
+  say "  advised size: ${advised:-none}"
+  record advised sluice "" "" "" "$advised" "" "" "" "" "" "" "$no_advice"
 }
 
 # ---- visits
@@ -188,7 +202,7 @@ warmup_of() {
 
 # failed NAME LEG ROUND CLIENTS REASON
 failed() {
-  record "$1" "$2" "$3" "$4" "" "" "" "" "" "" "" "$(tr ',\n' '; ' <<<"$5" | sed 's/ *;* *$//')"
+  record "$1" "$2" "$3" "$4" "" "" "" "" "" "" "" "" "$(tr ',\n' '; ' <<<"$5" | sed 's/ *;* *$//')"
   say "  $1, $4 clients, $(leg_name "$2"): $5"
 }
 
@@ -198,6 +212,7 @@ visit() {
   shift 7
   if [ "$leg" = advised ]; then through=sluice; fi
   [ "$quick" = 1 ] || settle
+  note_other_backends "$through"
   enter_leg "$leg" "$clients" || { failed "$name" "$leg" "$round" "$clients" "$leg_reason"; return 0; }
   [ "$name" != tpcb ] || tidy_pgbench_tables
   if watched_load "$through" "$seconds" --clients "$clients" --warmup "$(warmup_of "$leg" "$clients")" --drain 20 \
@@ -212,7 +227,7 @@ visit() {
     p99=$(in_ms "$(load_value latency p99_us)")
     record "$name" "$leg" "$round" "$clients" "$unit" "$value" "$(in_ms "$(load_value latency p50_us)")" \
       "$(in_ms "$(load_value latency p95_us)")" "$p99" "$(per_transaction "$per_s" "$machine_us_per_s")" \
-      "$(per_transaction "$per_s" "$pooler_us_per_s")" ""
+      "$(per_transaction "$per_s" "$pooler_us_per_s")" "$server_connections" ""
     say "$(printf '  round %d  %-12s %5d  %-10s %10.1f %-6s p99 %9.2f ms' "$round" "$name" "$clients" "$leg" "$value" \
       "$unit" "$p99")"
   else
@@ -232,12 +247,14 @@ visit_row() {
     tls) lab_tls=1 ;;
   esac
   if [ "$name" = chatty ] && has_leg sluice; then
-    [ -n "$advised" ] || learn_size
-    legs+=(advised)
+    [ -n "$advised$no_advice$learning_failed" ] || learn_size
+    [ -n "$no_advice" ] || legs+=(advised)
   fi
   for leg in $(rotated "$round"); do
     reason=$(why_not "$leg" "$clients" "$socket" "$*")
-    if [ -z "$reason" ]; then
+    if [ "$leg" = advised ] && [ -n "$learning_failed" ]; then
+      failed "$name" "$leg" "$round" "$clients" "$learning_failed"
+    elif [ -z "$reason" ]; then
       visit "$name" "$leg" "$round" "$clients" "$unit" "$units" "$script" "$@"
     elif [ "$round" = 1 ]; then
       failed "$name" "$leg" "$round" "$clients" "$reason"
@@ -286,7 +303,8 @@ END
   done
 }
 
-lab_open peers "row,leg,round,clients,unit,value,p50_ms,p95_ms,p99_ms,machine_us,pooler_us,reason"
+lab_open peers \
+  "row,leg,round,clients,unit,value,p50_ms,p95_ms,p99_ms,machine_us,pooler_us,server_connections,reason"
 lab_legs
 write_scripts
 lab_certificate ecdsa

@@ -30,9 +30,15 @@ for scenario in "${scenarios[@]}"; do
   echo "=== $scenario: $((SECONDS - at)) s" >&2
 done
 
-# In the order of the list whichever were run now: the newest report of each.
-for scenario in stress report monitor spike sizing payments herd trouble peers; do
-  [ ! -s "$results/$scenario.md" ] || { cat "$results/$scenario.md"; echo; }
-done >"$results/README.md"
+# In the order of the list whichever were run now: the newest report of each, which begins with its date.
+{ echo "# The load lab"
+  echo
+  echo "Put together on $(date -u '+%Y-%m-%d %H:%M UTC'); each report tells of when it is."
+  for scenario in "${failed[@]}"; do echo; echo "**FAILED in the last run: $scenario.**"; done
+  echo
+  for scenario in stress report monitor spike sizing payments herd trouble peers; do
+    [ ! -s "$results/$scenario.md" ] || { cat "$results/$scenario.md"; echo; }
+  done
+} >"$results/README.md"
 echo "=== all: $((SECONDS - began)) s; reports, measurements and plots are in $results" >&2
 [ ${#failed[@]} = 0 ] || die "failed: ${failed[*]}"

@@ -199,11 +199,13 @@ learn_load() {
   # shellcheck disable=SC2046
   load sluice --clients 50 --seconds "$total" $(load_options "$load") &
   process=$!
+  extra_processes+=("$process")
   for size in $learning_sizes; do
     resize "$size" 0
     sleep "$learn"
   done
   wait "$process" || fail "the load that was to be learnt from"
+  extra_processes=()
   configure "sluice.max_pool_size = default"
   pooled "select 1" >/dev/null
   mark "$load" rule "$(size_by_rule 'cores * 2 + spindles')"

@@ -22,6 +22,7 @@
 #
 #   LAB_TROUBLE_CLIENTS=60  LAB_TROUBLE_INCIDENTS="terminate crash clients fast immediate stall freeze"
 #   LAB_TROUBLE_PATIENCE=30            seconds for an incident to be over
+#   LAB_TROUBLE_ANSWER=20              seconds after which an answer will never come; the end of a run waits for as long
 #   LAB_TROUBLE_SETTINGS=              further settings of the server, separated by semicolons
 #   LAB_ROUNDS, LAB_LEGS, LAB_QUICK as for all scenarios
 #
@@ -32,6 +33,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lab.sh"
 clients=${LAB_TROUBLE_CLIENTS:-60}
 incidents=${LAB_TROUBLE_INCIDENTS:-terminate crash clients fast immediate stall freeze}
 patience=${LAB_TROUBLE_PATIENCE:-30}
+# More than the 15 s that a pool in front of a server may wait before it tries one again that was away.
+answer_s=${LAB_TROUBLE_ANSWER:-20}
 trouble_settings=${LAB_TROUBLE_SETTINGS:-}
 own_choice="direct pgbouncer sluice"
 quiet_s=2
@@ -41,6 +44,7 @@ if [ "$quick" = 1 ]; then
   clients=${LAB_TROUBLE_CLIENTS:-20}
   incidents=${LAB_TROUBLE_INCIDENTS:-terminate crash freeze}
   patience=${LAB_TROUBLE_PATIENCE:-1}
+  answer_s=${LAB_TROUBLE_ANSWER:-5}
   kills=2
   quiet_s=1
   stall_s=1
@@ -63,7 +67,7 @@ begin_load() {
   : >"$workdir/$run.marks"
   query "truncate done" bench
   "$workdir/trouble_clients" --host 127.0.0.1 --ports "$2" --clients "$clients" --seconds 1000 \
-    --outcomes "$workdir/$run.outcomes" --samples "$workdir/$run.samples" >"$workdir/$run.txt" 2>"$workdir/$run.err" &
+    --patience "$answer_s" --outcomes "$workdir/$run.outcomes" --samples "$workdir/$run.samples" >"$workdir/$run.txt" 2>"$workdir/$run.err" &
   load_pid=$!
   extra_processes+=("$load_pid")
   sleep "$quiet_s"
@@ -86,10 +90,17 @@ await_recovery() {
   sleep "$quiet_s"
 }
 
+# forget PID: it has ended.
+forget() {
+  local pid remaining=()
+  for pid in "${extra_processes[@]}"; do [ "$pid" = "$1" ] || remaining+=("$pid"); done
+  extra_processes=("${remaining[@]}")
+}
+
 end_load() {
   kill "$load_pid"
   wait "$load_pid" || fail "trouble_clients failed: $(cat "$workdir/$run.err")"
-  extra_processes=()
+  forget "$load_pid"
   load_pid=
   # A transaction whose client has gone may still end.
   wait_until "all transactions have ended" "select count(*) = 0 from pg_stat_activity where usename = 'bench' and
@@ -118,7 +129,12 @@ incident_terminate() {
   done
 }
 
-incident_crash() { kill -KILL "$(a_server_process)"; }
+incident_crash() {
+  local pid
+  pid=$(a_server_process)
+  [ -n "$pid" ] || fail "nobody serves the clients"
+  kill -KILL "$pid"
+}
 
 incident_clients() {
   local pid
@@ -128,6 +144,7 @@ incident_clients() {
   sleep "$victims_s"
   kill -KILL "$pid"
   wait "$pid" 2>/dev/null || true
+  forget "$pid"
 }
 
 incident_fast() { restart_server fast; }
@@ -198,6 +215,7 @@ run_freeze() {
   end_load
   kill "$proxy_pid"
   wait "$proxy_pid" 2>/dev/null || true
+  forget "$proxy_pid"
   note_run
 }
 
@@ -212,6 +230,8 @@ run_leg() {
 for incident in $incidents; do
   declare -F "incident_$incident" >/dev/null || { echo "there is no incident called $incident" >&2; exit 1; }
 done
+# That is what it is for.
+crashes_expected=1
 lab_open trouble "leg,round,incident,measure,value"
 lab_legs $own_choice
 for program in trouble_clients trouble_company; do

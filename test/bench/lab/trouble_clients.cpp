@@ -9,18 +9,20 @@
 // used twice, and no operation is repeated: so a number that is in the table twice was executed twice.
 //
 //   trouble_clients --host H --ports P[,P] --clients N --seconds S --outcomes FILE --samples FILE
-//     [--database bench] [--user bench] [--first-id 1] [--patience 60]
+//     [--database bench] [--user bench] [--first-id 1] [--patience 20]
 //
-// Client i takes the i-th of the ports in turn.  It ends after S seconds, or at SIGTERM; then operations under way
-// may still end.  An answer that has not come after so many seconds (--patience) counts as none, and its connection is
-// left.
+// Client i takes the i-th of the ports in turn.  An answer that has not come after so many seconds (--patience) counts
+// as none, and its connection is left.  It ends after S seconds, or at SIGTERM: no operation is begun any more, but
+// those under way are waited for as patiently as all others, so that none which hangs is taken for one that was cut off.
 //
 // OUTCOMES has one line for each operation, "id,client,outcome,began_us,ended_us,sqlstate", times since the epoch:
 //   told       the answer said that it is committed
 //   refused    an error was answered instead
 //   unsent     the connection was lost before the message was sent that may commit it: cannot be committed
 //   unknown    it was lost after that, and before the answer: only the table knows
-//   unanswered the connection stayed, and there was no answer within the time
+//   unanswered the connection stayed, and there was no answer within the time; the place of the SQLSTATE has what was
+//              waited for: begin, insert, commit; or, with the operation 0, rollback after an error, or login, of a
+//              server that had accepted the connection
 // and one for each thing that must never happen, with the operation the client was at:
 //   wrong      an answer with another number, which is told in the place of the SQLSTATE
 //   unasked    a row, or the end of a command, that belongs to no question, or a second one of these
@@ -28,8 +30,8 @@
 // and one for each attempt to connect that failed:
 //   connect    SQLSTATE is what the server said, or the system's error: refused, reset, closed ...
 //
-// SAMPLES has a line for each 100 ms: "at_ms,told_1,told_2,failed,connected,slowest_us", at_ms since the epoch,
-// operations told through the first and the second port.
+// SAMPLES has a line for each 100 ms until the end begins: "at_ms,told_1,told_2,failed,connected,slowest_us", at_ms since
+// the epoch, operations told through the first and the second port.
 // Exit status 0 means that it ran.  Standard output: "NAME NUMBER" lines, one for each outcome, and "told" first.
 
 #include <signal.h>
@@ -45,12 +47,10 @@ namespace {
 
 constexpr const char *kUsage =
     "trouble_clients --host H --ports P[,P] --clients N --seconds S --outcomes FILE --samples FILE\n"
-    "  [--database D] [--user U] [--first-id 1] [--patience 60]";
+    "  [--database D] [--user U] [--first-id 1] [--patience 20]";
 constexpr int64_t kComeBackUs = 20000;
 constexpr int64_t kSampleUs = 100000;
 constexpr int64_t kConnectPatienceUs = 20 * 1000000;
-// How long operations under way may take to end, when all is over.
-constexpr int64_t kLastOrdersUs = 5 * 1000000;
 
 enum class Kind { one_message, transaction, extended };
 enum class Stage { away, connecting, logging_in, begin, insert, commit, rollback };
@@ -355,14 +355,29 @@ void introduce(Client &client) {
 
 // ---- the run
 
+const char *name_of(Stage stage) {
+  switch (stage) {
+    case Stage::begin: return "begin";
+    case Stage::insert: return "insert";
+    case Stage::commit: return "commit";
+    default: return "rollback";
+  }
+}
+
 void look_at_clocks(int64_t time_us) {
   for (Client &client : clients) {
     if (client.stage == Stage::away) {
       if (!last_orders && time_us >= client.since_us) come(client);
     } else if (client.stage == Stage::connecting || client.stage == Stage::logging_in) {
-      if (time_us - client.since_us > kConnectPatienceUs) lose(client, "timeout");
+      if (time_us - client.since_us <= kConnectPatienceUs) continue;
+      if (client.stage == Stage::logging_in) {
+        client.began_us = day_us() - kConnectPatienceUs;
+        write_down(client, "unanswered", "login");
+      }
+      lose(client, "timeout");
     } else if (time_us - client.since_us > patience_us) {
-      conclude(client, "unanswered");
+      if (client.id != 0) conclude(client, "unanswered", name_of(client.stage));
+      else write_down(client, "unanswered", name_of(client.stage));
       lose(client, "patience");
     }
   }
@@ -377,23 +392,22 @@ void write_sample() {
   sample = Sample();
 }
 
+// Whoever is there waits for an answer, be it to a log-in.  Patience ends each of these.
 bool somebody_is_busy() {
   for (const Client &client : clients)
-    if (client.id != 0) return true;
+    if (client.stage != Stage::away) return true;
   return false;
 }
 
 void run(int64_t for_us) {
   const int64_t until_us = now_us() + for_us;
-  int64_t sample_us = now_us() + kSampleUs, end_us = 0, looked_us = 0;
+  int64_t sample_us = now_us() + kSampleUs, looked_us = 0;
   for (;;) {
     const int64_t time_us = now_us();
-    if (!last_orders && (over || time_us >= until_us)) {
-      last_orders = true;
-      end_us = time_us + kLastOrdersUs;
-    }
-    if (last_orders && (!somebody_is_busy() || time_us >= end_us)) break;
-    if (time_us >= sample_us) {
+    if (over || time_us >= until_us) last_orders = true;
+    if (last_orders && !somebody_is_busy()) break;
+    // With fewer and fewer clients at work, what is told says nothing.
+    if (time_us >= sample_us && !last_orders) {
       write_sample();
       sample_us += kSampleUs;
     }
@@ -410,9 +424,6 @@ void run(int64_t for_us) {
       else listen_to_server(client);
     }
   }
-  // Whoever has not been answered by now does not know.
-  for (Client &client : clients)
-    if (client.id != 0) lose(client, "end");
 }
 
 FILE *create(const std::string &name, const char *head) {
@@ -434,7 +445,7 @@ int main(int argc, char **argv) {
   const std::string outcome_file = options.text("outcomes", ""), sample_file = options.text("samples", "");
   const std::string database = options.text("database", "bench"), user = options.text("user", "bench");
   next_id = static_cast<uint64_t>(options.number("first-id", 1));
-  patience_us = options.microseconds("patience", "60");
+  patience_us = options.microseconds("patience", "20");
   options.finish();
   if (host.empty() || ports.empty() || count == 0 || for_us == 0 || outcome_file.empty() || sample_file.empty() ||
       next_id == 0)

@@ -5,7 +5,9 @@
 #   trouble_recovery.pl OUTCOMES SAMPLES MARKS [QUIET_S]
 #
 # OUTCOMES and SAMPLES are written by trouble_clients; MARKS has a line "incident,begin_ms,end_ms" for each, in order.  An
-# incident reaches until the next one begins.  Prints "incident,measure,value" lines:
+# incident reaches until the next one begins, the last one until the end.  An operation without an answer is found out
+# long afterwards: it belongs to the incident that was on, or began, when the answer was due, a second after it was
+# asked for.  Prints "incident,measure,value" lines:
 #   before_per_s        operations told in QUIET_S (2) seconds before it began, for each second
 #   during_share        of this, while it lasted (from begin to end); NA for one of less than 300 ms
 #   others_share        the same of the clients of the first port alone, where there are two ports
@@ -18,6 +20,7 @@
 use strict;
 use warnings;
 
+my $due_ms = 1000;
 my $window_bins = 5;
 my $share = 0.9;
 
@@ -41,7 +44,11 @@ foreach my $line (lines_of($outcomes, 1))
 {
 	next unless defined $line->[5];
 	if ($line->[2] eq 'told') { push @told_ms, $line->[4] / 1000; }
-	else { push @bad, [ $line->[4] / 1000, $line->[2], $line->[5] ]; }
+	else
+	{
+		my $at_ms = $line->[2] eq 'unanswered' ? $line->[3] / 1000 + $due_ms : $line->[4] / 1000;
+		push @bad, [ $at_ms, $line->[2], $line->[5] ];
+	}
 }
 @told_ms = sort { $a <=> $b } @told_ms;
 
@@ -111,8 +118,8 @@ for (my $i = 0; $i < @incidents; $i++)
 	show($incident, 'first_ms', $gap < 100 ? 0 : $gap_end < $until_ms ? rounded($gap_end - $begin_ms) : undef);
 	my $after = defined $recovered ? $recovered - $begin_ms : undef;
 	show($incident, 'recovered_ms', defined $after ? rounded($after > 0 ? $after : 0) : undef);
-	my @here = grep { $_->[0] >= $begin_ms && $_->[0] < $until_ms } @bad;
-	show($incident, 'failed', scalar grep { $_->[1] ne 'connect' } @here);
+	my @here = grep { $_->[0] >= $begin_ms && ($i == $#incidents || $_->[0] < $until_ms) } @bad;
+	show($incident, 'failed', scalar grep { $_->[1] ne 'connect' && $_->[2] !~ /^(?:login|rollback)$/ } @here);
 	my %errors;
 	$errors{"error.$_->[1].$_->[2]"}++ foreach grep { $_->[1] !~ /^(?:wrong|unasked|odd)$/ } @here;
 	show($incident, $_, $errors{$_}) foreach sort keys %errors;

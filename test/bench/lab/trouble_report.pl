@@ -92,7 +92,7 @@ my @never = (
 	[ wrong => 'answered with another number' ],
 	[ unasked => 'answered more than was asked' ],
 	[ odd => 'answered in a wrong way' ],
-	[ unanswered => 'never answered' ],
+	[ unanswered => 'never answered, by a connection that stayed' ],
 	[ refused_there => 'error told, but there' ],
 	[ unsent_there => 'never committed, but there' ],
 	[ strangers => 'uncommitted rows of clients that vanished' ]);
@@ -137,11 +137,20 @@ sub errors_text
 		|| 'none';
 }
 
+# Operations and log-ins that were never answered.
+sub hung
+{
+	my ($leg, $incident) = @_;
+	my $count = 0;
+	$count += total($leg, $incident, $_) foreach grep { /^error\.unanswered\b/ } keys %{ $all{$leg}{$incident} };
+	return $count;
+}
+
 sub show_incidents
 {
 	print "\nIncidents: medians of the rounds; operations that failed and errors are sums\n\n";
-	row('incident', 'leg', 'before, per s', 'share of it meanwhile', 'longest gap ms', 'first success ms', '90 % again ms', 'failed', 'errors');
-	row('---', '---', ('--:') x 6, '---');
+	row('incident', 'leg', 'before, per s', 'share of it meanwhile', 'longest gap ms', 'first success ms', '90 % again ms', 'failed', 'never answered', 'errors');
+	row('---', '---', ('--:') x 7, '---');
 	foreach my $incident (@incidents)
 	{
 		foreach my $leg (grep { $all{$_}{$incident} } @legs)
@@ -152,7 +161,7 @@ sub show_incidents
 			$text .= sprintf(' (those not frozen: %.2f)', $others) if defined $others && $others < 9e99;
 			row($incident, $label{$leg} // $leg, shown(typical($leg, $incident, 'before_per_s')), $text,
 				map({ shown(typical($leg, $incident, $_)) } qw(gap_ms first_ms recovered_ms)),
-				total($leg, $incident, 'failed'), errors_text($leg, $incident));
+				total($leg, $incident, 'failed'), hung($leg, $incident), errors_text($leg, $incident));
 		}
 	}
 	return;

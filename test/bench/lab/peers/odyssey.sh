@@ -7,8 +7,8 @@
 # Prepared statements are carried between server connections (pool_reserve_prepared_statement), which asks for
 # connections that are not discarded between clients.
 #
-# It has no setting for the curve of its key exchanges, but OpenSSL has: all legs offer the one that the server offers by
-# its default (ssl_ecdh_curve), so that all do the same work.
+# It has no setting for the curve of its key exchanges, but OpenSSL has: all legs offer the server's (ssl_ecdh_curve), so
+# that all do the same work.
 
 odyssey_port=
 odyssey_pid=
@@ -108,7 +108,7 @@ ssl_conf = modules
 [modules]
 system_default = defaults
 [defaults]
-Groups = P-256
+Groups = $tls_curve
 CONFIGURATION
   become_server_user OPENSSL_CONF="$workdir/openssl.cnf" "$odyssey_binary" "$workdir/odyssey.conf" >"$workdir/odyssey.out" 2>&1 &
   odyssey_pid=$!

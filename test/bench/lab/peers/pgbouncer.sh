@@ -59,10 +59,10 @@ server_tls_sslmode = disable
 CONFIGURATION
   if pgbouncer_prepares; then echo "max_prepared_statements = 1000"; fi
   if [ "$lab_tls" = 1 ]; then
-    # The curve that the server offers by its default (ssl_ecdh_curve): the same work for all.
+    # The server's curve: the same work for all.
     cat <<CONFIGURATION
 client_tls_sslmode = require
-client_tls_ecdhcurve = prime256v1
+client_tls_ecdhcurve = $tls_curve
 client_tls_cert_file = $tls_certificate
 client_tls_key_file = $tls_key
 CONFIGURATION

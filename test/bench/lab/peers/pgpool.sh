@@ -61,7 +61,7 @@ CONFIGURATION
 ssl = on
 ssl_cert = '$tls_certificate'
 ssl_key = '$tls_key'
-ssl_ecdh_curve = 'prime256v1'
+ssl_ecdh_curve = '$tls_curve'
 CONFIGURATION
   fi
 }
