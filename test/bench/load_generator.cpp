@@ -64,6 +64,8 @@ The report:
   --samples FILE           each 100 ms: at_ms,succeeded,failed,active,slowest_us
   --after-opening COMMAND  runs when the connections are open, before the load
   --before-leaving COMMAND runs when all is answered, with the connections still open
+  --watch-stalls           also how long processors did not run what was due; without the right to
+                           real-time priorities other processes count as well
   --progress               a line on standard error each second
 )";
 
@@ -114,7 +116,7 @@ struct Ending {
 
 enum Option { kRate = 256, kArrivals, kBurst, kConnections, kThink, kQuery, kScript, kWarmup, kSeconds, kDrain, kSeed,
               kCsv, kHistogram, kRequests, kBeforeLeaving, kProgress, kHelp, kBeginTogether, kReconnect, kHoldIdle,
-              kOpeningAtOnce, kProtocol, kOperations, kSamples, kAfterOpening };
+              kOpeningAtOnce, kProtocol, kOperations, kSamples, kAfterOpening, kWatchStalls };
 
 const option kOptions[] = {{"rate", required_argument, nullptr, kRate},
                            {"arrivals", required_argument, nullptr, kArrivals},
@@ -142,6 +144,7 @@ const option kOptions[] = {{"rate", required_argument, nullptr, kRate},
                            {"operations", required_argument, nullptr, kOperations},
                            {"samples", required_argument, nullptr, kSamples},
                            {"after-opening", required_argument, nullptr, kAfterOpening},
+                           {"watch-stalls", no_argument, nullptr, kWatchStalls},
                            {"help", no_argument, nullptr, kHelp},
                            {nullptr, 0, nullptr, 0}};
 
@@ -224,6 +227,7 @@ void take_option(load::Options &options, Ending &ending, int which) {
     case kAfterOpening: ending.after_opening = optarg; break;
     case kBeforeLeaving: ending.command = optarg; break;
     case kProgress: options.progress = true; break;
+    case kWatchStalls: options.watch_stalls = true; break;
     case kHelp: fputs(kUsage, stdout); exit(0);
     default: fputs(kUsage, stderr); exit(1);
   }
@@ -285,6 +289,10 @@ void print_report(const load::Options &options, const load::Result &result) {
            result.connections_lost, result.reconnects_failed);
   printf("most queued here: %" PRIu64 "\n", result.most_queued);
   printf("most at work: %" PRIu64 "\n", result.peak_concurrency);
+  const load::Stalls &stalls = result.stalls;
+  if (stalls.watched)
+    printf("stalls of the machine: %" PRIu64 " of 3 ms or more, %.1f ms on an average processor, the longest %.1f ms%s\n",
+           stalls.count, stalls.total_ms, stalls.longest_ms, stalls.realtime ? "" : "; other processes included");
   printf("throughput: %.1f per second\n", throughput(result));
 }
 
@@ -313,6 +321,12 @@ void print_summary(const load::Options &options, const load::Result &result, FIL
                             : result.opening_s > 0 ? opened / result.opening_s : 0);
   fprintf(out, "cpu_us_per_request,%.2f\n",
           result.finished > 0 ? result.cpu_us / static_cast<double>(result.finished) : 0);
+  if (result.stalls.watched) {
+    whole("stalls_realtime", result.stalls.realtime ? 1 : 0);
+    whole("stalls", result.stalls.count);
+    real("stalled_ms", result.stalls.total_ms);
+    real("longest_stall_ms", result.stalls.longest_ms);
+  }
   for (const auto &error : result.errors) whole(("error." + error.first).c_str(), error.second);
 }
 

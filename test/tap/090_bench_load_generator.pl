@@ -267,6 +267,21 @@ foreach my $protocol ('simple', 'prepared')
 	like(complaint([], '--clients', 1, '--query', 'COPY x FROM STDIN'), qr/no \\copyin follows/, 'rows have to be given');
 }
 
+# ---- a machine that stands still
+
+{
+	# As far as a process can tell: it is stopped for a while.
+	my ($said) = load_fake(0, [ '--delays', '1x10' ], '--rate', 50, '--seconds', 1.5, '--watch-stalls', '--after-opening',
+		'generator=$PPID; (sleep 0.5; kill -STOP $generator; sleep 0.4; kill -CONT $generator) >/dev/null 2>&1 &');
+	my $summary = summary();
+	ok($summary->{longest_stall_ms} >= 300, 'the longest stall is seen') or diag($summary->{longest_stall_ms});
+	ok($summary->{stalled_ms} >= 300, 'and how long all of them took') or diag($summary->{stalled_ms});
+	ok($summary->{stalls} >= 1, 'and how many they were');
+	like($said->{'stalls of the machine'}, qr/^\d/, 'they are in the report');
+	load_fake(0, [ '--delays', '1x10' ], '--rate', 50, '--seconds', 0.2);
+	ok(!exists summary()->{longest_stall_ms}, 'nothing is said of them if nobody asks');
+}
+
 # ---- how many, and by whom
 
 {

@@ -66,7 +66,7 @@ sub cells
 
 my @columns = qw(load clients round operations succeeded seconds throughput_per_s max_size backends idle acquire_p50_us
   acquire_p95_us acquire_p99_us acquire_max_us admission_p99_us late_p99_us pool_p50_us pool_p95_us pool_p99_us hold_mean_us
-  utilisation_percent peak_waiting long_share);
+  utilisation_percent peak_waiting long_share stalled_ms longest_stall_ms);
 
 sub measurement
 {
@@ -76,7 +76,7 @@ sub measurement
 		throughput_per_s => 2050, max_size => 5, backends => 5, idle => 5, acquire_p50_us => 300, acquire_p95_us => 4000,
 		acquire_p99_us => 9000, acquire_max_us => 15000, admission_p99_us => 8900, late_p99_us => 100, pool_p50_us => 200,
 		pool_p95_us => 3900, pool_p99_us => 8800, hold_mean_us => 1980, utilisation_percent => 82, peak_waiting => 31,
-		long_share => '', %values);
+		long_share => '', stalled_ms => '', longest_stall_ms => '', %values);
 	return join ',', map { $row{$_} } @columns;
 }
 my $head = join ',', @columns;
@@ -85,18 +85,22 @@ my $head = join ',', @columns;
 	my $csv = written(
 		'met.csv', $head,
 		measurement(acquire_p99_us => 30000),
-		measurement(round => 2, acquire_p99_us => 8000),
-		measurement(round => 3, acquire_p99_us => 12000, peak_waiting => 40));
+		measurement(round => 2, acquire_p99_us => 8000, stalled_ms => 8, longest_stall_ms => 16),
+		measurement(round => 3, acquire_p99_us => 12000, peak_waiting => 40, stalled_ms => 12, longest_stall_ms => 20.5));
 	my $output = report('stress_report.pl', '--medians', "$files/medians.csv", $csv);
 	my @cells = cells($output, 500, 'Paced');
 	is_deeply(
 		\@cells,
 		[
 			'10,000', '5.00', '100 met', '2,050 (2,050 to 2,050) aimed at', '5, 5', '0.30 (0.30 to 0.30) met', '4.00 (4.00 to 4.00) met',
-			'12.0 (8.00 to 30.0) met', '82.0 (82.0 to 82.0) aimed at', '0.20 / 3.90 / 8.80', 'n/a', '1.98', '40', '0'
+			'12.0 (8.00 to 30.0) met', '82.0 (82.0 to 82.0) aimed at', '0.20 / 3.90 / 8.80', 'n/a', '1.98', '40', '0', '20.0 (20.5)'
 		],
 		'targets are judged by the median of the rounds, and the range is shown');
 	like($output, qr/^Targets: 4 met, 0 missed\.$/m, 'all are counted but those that the load aims at');
+	like($output, qr/The machine stalled: how long/, 'stalls of the machine are shown and explained');
+	my @rows = grep { /^\|/ } split /\n/, $output;
+	my %widths = map { my $bars = () = /\|/g; $bars => 1 } @rows;
+	is(scalar keys %widths, 1, 'the lines of the table are of the same width');
 	unlike($output, qr/MISSED|Unpaced/, 'nothing is missed, and no table made up');
 	is(PostgreSQL::Test::Utils::slurp_file("$files/medians.csv"),
 		"load,clients,acquire_p50_ms,acquire_p95_ms,acquire_p99_ms,throughput_per_s,utilisation_percent\npaced,500,0.3,4,12,2050,82\n",
@@ -160,7 +164,7 @@ my $head = join ',', @columns;
 refused(qr/has no column "clients"/, 'a file without a column', 'stress_report.pl', written('bad.csv', 'load,round', 'paced,1'));
 refused(qr/line 2: "fast" in column "seconds" is not a number/, 'a word instead of a number', 'stress_report.pl',
 	written('bad.csv', $head, measurement(seconds => 'fast')));
-refused(qr/line 3: 1 fields instead of 23/, 'a line that breaks off', 'stress_report.pl', written('bad.csv', $head, measurement(), 'paced'));
+refused(qr/line 3: 1 fields instead of 25/, 'a line that breaks off', 'stress_report.pl', written('bad.csv', $head, measurement(), 'paced'));
 refused(qr/has no measurements/, 'a file without lines', 'stress_report.pl', written('bad.csv', $head));
 refused(qr/is empty/, 'an empty file', 'stress_report.pl', written('bad.csv'));
 refused(qr/could not open/, 'a missing file', 'stress_report.pl', "$files/nowhere.csv");
@@ -187,7 +191,7 @@ refused(qr/usage:/, 'no file at all', 'stress_report.pl');
 		'sustained,1,service,1,2,5');
 	my $output = report('load_report.pl', '--curves', "$files/curves.csv", $csv, $distribution);
 	is_deeply([ cells($output, 'sustained: paced to 82.5 % of the pool') ],
-		[ '5,000', '100', '2.50', '2,020 (2,010 to 2,030)', '33', '25', '5', '82.0' ], 'what a phase did');
+		[ '5,000', '100', '2.50', '2,020 (2,010 to 2,030)', '33', '25', '5', '82.0', 'n/a' ], 'what a phase did');
 	is_deeply([ cells($output, 'sustained: paced to 82.5 % of the pool', 'Acquisition') ],
 		[ '0.01', '270', '0.70', '0.20', '4.00', '16.0', '0' ],
 		'how long acquisition took: medians of the rounds, but the least and the greatest of all');

@@ -13,7 +13,7 @@ use FindBin;
 use lib "$FindBin::Bin/..";
 use Measurements;
 
-our @EXPORT = qw(read_figures values_of cell milliseconds aimed);
+our @EXPORT = qw(read_figures values_of cell milliseconds aimed stall_cell $stalls_explained);
 
 # read_figures(FILE, columns of text, columns of numbers): lines as hashes.  A number may be missing, but it must not be
 # anything else, and a line must have as many fields as the first.
@@ -67,6 +67,21 @@ sub cell
   $text .= sprintf(' (%s to %s)', number($sorted[0]), number($sorted[-1])) if @sorted > 1;
   return $text unless defined $least || defined $most;
   return "$text " . ($judge || \&verdict)->($median, $least, $most);
+}
+
+our $stalls_explained = 'The machine stalled: how long, in all rounds together, its processors did not run what was due for 3 ms or more, '
+  . 'as a thread of real-time priority on each of them saw it; an average processor, and the longest stall of any. No ordinary '
+  . 'process can cause that. A stall of 20 ms makes 40 operations wait, and it takes 100 ms to work them off.';
+
+# stall_cell(MS, LONGEST): of each round
+sub stall_cell
+{
+  my ($stalled, $longest) = @_;
+  return 'n/a' unless @$stalled && @$longest;
+  my $total = 0;
+  $total += $_ foreach @$stalled;
+  my ($most) = sort { $b <=> $a } @$longest;
+  return sprintf('%s (%s)', number($total), number($most));
 }
 
 1;

@@ -80,15 +80,17 @@ foreach my $phase (@phases) { my $of = () = all_of($phase, 'requests'); $rounds 
 printf "Medians of %d round%s, range of the throughput in parentheses; a pool of at most %s backends.\n\n", $rounds,
   $rounds == 1 ? '' : 's', most($phases[0], 'max_size');
 row('phase', 'operations', 'success, %', 'duration, s', 'throughput, /s', 'peak concurrency', 'most waiting in the pool',
-  'most backends', 'utilisation, %');
-row('---', map { '--:' } 1 .. 8);
+  'most backends', 'utilisation, %', 'the machine stalled, ms (longest)');
+row('---', map { '--:' } 1 .. 9);
 foreach my $phase (@phases)
 {
   my $operations = median(all_of($phase, 'requests'));
   row(name_of($phase), defined $operations ? number_of($operations) : 'n/a', success($phase), number(median(all_of($phase, 'seconds'))),
     cell([ all_of($phase, 'throughput_per_s') ]), (map { most($phase, $_) } qw(peak_concurrency peak_waiting peak_backends)),
-    number(median(all_of($phase, 'utilisation_percent'))));
+    number(median(all_of($phase, 'utilisation_percent'))),
+    stall_cell([ all_of($phase, 'stalled_ms') ], [ all_of($phase, 'longest_stall_ms') ]));
 }
+print "\n$stalls_explained\n";
 
 foreach my $measure ([ 'acquire', 'Acquisition: from the intended begin until a backend begins' ],
   [ 'execute', 'Execution: from there until the generator has read the answer' ], [ 'connect', 'Connecting, part of the acquisition in a churn' ])

@@ -6,6 +6,7 @@
 #   pool_load OPTIONS...                         a load from a reset of the statistics on; failed requests do not end the
 #                                                scenario; sets $duration, in seconds
 #   pool_value MEASURE COLUMN                    of sluice.waits as it was at the end; MEASURE "pool": of sluice.pools
+#   stall_value NAME                             stalled_ms or longest_stall_ms of the machine during the load
 #   utilisation                                  percent of the time of max_size backends in which they were held
 #   fit_load CLIENTS; refit_load                 see below
 #
@@ -48,13 +49,16 @@ pool_value() {
   done
 }
 
+# stall_value NAME: of the last load's summary; nothing if other processes may be in it.
+stall_value() { [ "$(load_value summary stalls_realtime)" != 1 ] || load_value summary "$1"; }
+
 generator_has() { "$load_generator" --help | grep -q -e "$1"; }
 
 pool_load() {
   local status=0
   query "select sluice.reset_statistics()" bench >/dev/null
   rm -f "$workdir/snapshot.txt"
-  try_load sluice --before-leaving "$workdir/snapshot" "$@" || status=$?
+  try_load sluice --watch-stalls --before-leaving "$workdir/snapshot" "$@" || status=$?
   case $status in
     0) ;;
     2) say "  some requests failed: $load_reason" ;;

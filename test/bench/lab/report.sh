@@ -48,6 +48,7 @@ record_phase() {
     record "$1" "$2" "$name" "$(load_value summary $name)"
   done
   record "$1" "$2" seconds "$duration"
+  for name in stalled_ms longest_stall_ms; do record "$1" "$2" "$name" "$(stall_value "$name")"; done
   record "$1" "$2" utilisation_percent "$(utilisation)"
   for column in max_size total peak_waiting peak_backends starts; do
     record "$1" "$2" "$column" "$(pool_value pool $column)"

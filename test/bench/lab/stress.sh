@@ -40,10 +40,11 @@ record_stress() {
     "$(pool_value pool idle)" "$(load_value wait p50_us)" "$(load_value wait p95_us)" "$(load_value wait p99_us)" \
     "$(load_value wait max_us)" "$(load_value admission p99_us)" "$(load_value late p99_us)" \
     "$(pool_value wait p50_us)" "$(pool_value wait p95_us)" "$(pool_value wait p99_us)" "$(pool_value hold mean_us)" \
-    "$(utilisation)" "$(pool_value pool peak_waiting)" "$4"
-  say "$(printf '  %-7s %5d clients, round %d: %8.1f/s, acquire p50 %s p95 %s p99 %s us, utilisation %s %%' "$kind" \
+    "$(utilisation)" "$(pool_value pool peak_waiting)" "$4" \
+    "$(stall_value stalled_ms)" "$(stall_value longest_stall_ms)"
+  say "$(printf '  %-7s %5d clients, round %d: %8.1f/s, acquire p50 %s p95 %s p99 %s us, utilisation %s %%, the longest stall of the machine %s ms' "$kind" \
     "$clients" "$round" "$(load_value summary throughput_per_s)" "$(load_value wait p50_us)" \
-    "$(load_value wait p95_us)" "$(load_value wait p99_us)" "$(utilisation)")"
+    "$(load_value wait p95_us)" "$(load_value wait p99_us)" "$(utilisation)" "$(stall_value longest_stall_ms)")"
 }
 
 # run_paced CLIENTS ROUND
@@ -78,7 +79,7 @@ run_unpaced() {
 
 lab_open stress "load,clients,round,operations,succeeded,seconds,throughput_per_s,max_size,backends,idle,\
 acquire_p50_us,acquire_p95_us,acquire_p99_us,acquire_max_us,admission_p99_us,late_p99_us,\
-pool_p50_us,pool_p95_us,pool_p99_us,hold_mean_us,utilisation_percent,peak_waiting,long_share"
+pool_p50_us,pool_p95_us,pool_p99_us,hold_mean_us,utilisation_percent,peak_waiting,long_share,stalled_ms,longest_stall_ms"
 most=$(printf '%s\n' "${numbers[@]}" | sort -n | tail -n 1)
 require_open_files "$most"
 if [ -n "${LAB_STRESS_POOL_SIZE:-}" ]; then

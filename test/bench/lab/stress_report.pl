@@ -24,7 +24,7 @@ my @rows = read_figures(
   [
     qw(clients round operations succeeded seconds throughput_per_s max_size backends idle acquire_p50_us acquire_p95_us
       acquire_p99_us acquire_max_us admission_p99_us late_p99_us pool_p50_us pool_p95_us pool_p99_us hold_mean_us
-      utilisation_percent peak_waiting long_share)
+      utilisation_percent peak_waiting long_share stalled_ms longest_stall_ms)
   ]);
 
 sub rows_of { my ($load, $clients) = @_; return grep { $_->{load} eq $load && $_->{clients} == $clients } @rows; }
@@ -106,13 +106,14 @@ sub table
 {
   my ($load, $targeted) = @_;
   my @most = $targeted ? (2, 10, 20) : ();
-  row('clients', 'operations', 'duration, s', $targeted ? 'success, % (> 99.9)' : 'success, %',
+  my @head = ('clients', 'operations', 'duration, s', $targeted ? 'success, % (> 99.9)' : 'success, %',
     $targeted ? 'throughput, /s (aimed at: > 2,000)' : 'throughput, /s',
     'backends, idle at the end',
     (map { my $name = "acquire $_->[0], ms"; $targeted ? "$name (< $_->[1])" : $name } [ p50 => 2 ], [ p95 => 10 ], [ p99 => 20 ]),
     $targeted ? 'utilisation, % (aimed at: 80 to 85)' : 'utilisation, %',
-    'the pool\'s own wait p50 / p95 / p99, ms', $targeted ? 'an ideal queue p50 / p95 / p99, ms' : (), 'held, mean ms', 'most waiting', 'left out');
-  row(map { '--:' } 1 .. ($targeted ? 14 : 13));
+    'the pool\'s own wait p50 / p95 / p99, ms', $targeted ? 'an ideal queue p50 / p95 / p99, ms' : (), 'held, mean ms', 'most waiting', 'left out', 'the machine stalled, ms (longest)');
+  row(@head);
+  row(map { '--:' } @head);
   foreach my $clients (clients_of($load))
   {
     my @of = rows_of($load, $clients);
@@ -123,7 +124,8 @@ sub table
       us_cell('acquire_p50_us', $most[0], @of), us_cell('acquire_p95_us', $most[1], @of), us_cell('acquire_p99_us', $most[2], @of),
       cell([ values_of('utilisation_percent', @of) ], $targeted ? (80, 85, \&aimed) : ()),
       percentiles('pool', @of), $targeted ? ideal(@of) : (), number(median(milliseconds(values_of('hold_mean_us', @of)))),
-      do { my ($most) = sort { $b <=> $a } values_of('peak_waiting', @of); defined $most ? $most : 'n/a' }, left_out(@of));
+      do { my ($most) = sort { $b <=> $a } values_of('peak_waiting', @of); defined $most ? $most : 'n/a' }, left_out(@of),
+      stall_cell([ values_of('stalled_ms', @of) ], [ values_of('longest_stall_ms', @of) ]));
   }
   print "\n";
   return;
@@ -147,7 +149,8 @@ if (clients_of('paced'))
   table('paced', 1);
   print $left_out;
   my ($late) = sort { $b <=> $a } values_of('late_p99_us', grep { $_->{load} eq 'paced' } @rows);
-  printf "Late in the generator itself, p99 at worst: %s ms, contained in acquire.\n\n", number(defined $late ? $late / 1000 : undef);
+  printf "Late in the generator itself, p99 at worst: %s ms, contained in acquire. ", number(defined $late ? $late / 1000 : undef);
+  print "$stalls_explained\n\n";
 }
 if (clients_of('unpaced'))
 {

@@ -529,7 +529,9 @@ void Generator::begin_clients() {
 void Generator::run() {
   const uint64_t received = target_.bytes_received;
   const uint64_t sent = target_.bytes_sent;
-  const int64_t cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+  const int64_t cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+  StallWatch stall_watch;
+  if (options_.watch_stalls) stall_watch.start();
   origin_ns_ = clock_ns(CLOCK_MONOTONIC);
   warm_ns_ = static_cast<int64_t>(options_.warmup_s * 1e9);
   end_ns_ = warm_ns_ + static_cast<int64_t>(options_.seconds * 1e9);
@@ -549,7 +551,8 @@ void Generator::run() {
     if (stopped_ || (!arriving_ && working_ == 0 && queue_.empty())) break;
     wait_for_events();
   }
-  result_.cpu_us = static_cast<double>(clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu_ns) / 1e3;
+  result_.cpu_us = static_cast<double>(clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_ns) / 1e3;
+  result_.stalls = stall_watch.stop();
   count_unfinished();
   const bool counted = options_.operations > 0 && last_done_ns_ > 0 && last_done_ns_ < end_ns_;
   result_.seconds = counted ? static_cast<double>(last_done_ns_) / 1e9 : options_.seconds;

@@ -28,6 +28,7 @@
 #include "arrivals.hpp"
 #include "measurement.hpp"
 #include "plan.hpp"
+#include "stall_watch.hpp"
 #include "wire.hpp"
 
 namespace load {
@@ -55,6 +56,7 @@ struct Options {
   FILE *requests = nullptr;
   FILE *samples = nullptr;
   bool progress = false;
+  bool watch_stalls = false;
 };
 
 // What has been measured: only requests whose intended start lies in the measured time.
@@ -81,7 +83,8 @@ struct Result {
   uint64_t bytes_received = 0;    // warm-up included
   uint64_t bytes_sent = 0;
   uint64_t finished = 0;          // all of them, warm-up included: what cpu_us was spent for
-  double cpu_us = 0;              // processor time of this process, during the load
+  double cpu_us = 0;              // processor time of the generator's thread, during the load
+  Stalls stalls;           // of the machine, during the load
   double opening_s = 0;  // what it took to open all connections
   double seconds = 0;    // the measured time; with a number of operations: until the last answer
 

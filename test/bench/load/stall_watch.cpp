@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: PostgreSQL
+
+#include "stall_watch.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+#include <time.h>
+
+#include <algorithm>
+#include <functional>
+
+namespace load {
+
+namespace {
+
+constexpr int64_t kPauseNs = 1000000;
+
+int64_t now_ns() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
+}
+
+bool bind_to(int processor) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(static_cast<size_t>(processor), &set);
+  return pthread_setaffinity_np(pthread_self(), sizeof(set), &set) == 0;
+}
+
+bool become_realtime() {
+  sched_param parameter = {};
+  parameter.sched_priority = sched_get_priority_min(SCHED_FIFO);
+  return pthread_setschedparam(pthread_self(), SCHED_FIFO, &parameter) == 0;
+}
+
+}  // namespace
+
+void StallWatch::watch(int processor, Look &look) const {
+  look.realtime = bind_to(processor) && become_realtime();
+  const timespec pause = {0, kPauseNs};
+  for (int64_t before_ns = now_ns(); !ending_.load(std::memory_order_relaxed); before_ns = now_ns()) {
+    clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
+    const int64_t late_ns = now_ns() - before_ns - kPauseNs;
+    if (late_ns < kStallNs) continue;
+    look.count++;
+    look.total_ns += late_ns;
+    look.longest_ns = std::max(look.longest_ns, late_ns);
+  }
+}
+
+void StallWatch::start() {
+  cpu_set_t allowed;
+  CPU_ZERO(&allowed);
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) != 0) return;
+  std::vector<int> processors;
+  for (int i = 0; i < CPU_SETSIZE; i++)
+    if (CPU_ISSET(static_cast<size_t>(i), &allowed)) processors.push_back(i);
+  looks_.assign(processors.size(), Look());
+  for (size_t i = 0; i < processors.size(); i++)
+    threads_.emplace_back(&StallWatch::watch, this, processors[i], std::ref(looks_[i]));
+}
+
+Stalls StallWatch::stop() {
+  ending_.store(true);
+  for (std::thread &thread : threads_) thread.join();
+  threads_.clear();
+  Stalls stalls;
+  stalls.watched = !looks_.empty();
+  stalls.realtime = stalls.watched;
+  int64_t total_ns = 0;
+  int64_t longest_ns = 0;
+  for (const Look &look : looks_) {
+    stalls.realtime = stalls.realtime && look.realtime;
+    stalls.count += look.count;
+    total_ns += look.total_ns;
+    longest_ns = std::max(longest_ns, look.longest_ns);
+  }
+  if (!looks_.empty()) stalls.total_ms = static_cast<double>(total_ns) / 1e6 / static_cast<double>(looks_.size());
+  stalls.longest_ms = static_cast<double>(longest_ns) / 1e6;
+  return stalls;
+}
+
+}  // namespace load
