@@ -98,6 +98,27 @@ sub log_lines { my ($pattern) = @_; return scalar(() = $server->log_since(0) =~ 
 	ok(until_pool($server, 'clients = 0 AND total <= 2'), 'all have gone, and the reserve with them');
 }
 
+# --- nor for one who thinks within transactions, and came last
+{
+	my @holder = map { client('nested') } 1 .. 2;
+	my ($newcomer, $second) = map { client('nested') } 1 .. 2;
+	$newcomer->sql('BEGIN');
+	select undef, undef, undef, 0.1;  # what is remembered is a long thought
+	$newcomer->sql('COMMIT');
+	$_->sql('BEGIN') foreach @holder;
+	ok(until_pool($server, 'in_transaction = 2'), 'two threads hold all backends once more');
+	ask($second, 'SELECT 43');
+	ok(until_pool($server, 'waiting = 1'), 'one of them wants its second connection');
+	ask($newcomer, 'BEGIN');
+	ok(until_pool($server, 'waiting = 2'), 'then a third its first, and that one thinks within transactions');
+	is(answer($second), '43', 'who gives its backend back at once is served first');
+	$_->sql('COMMIT') foreach @holder;
+	answer($newcomer);
+	$newcomer->sql('COMMIT');
+	$_->close foreach @holder, $newcomer, $second;
+	ok(until_pool($server, 'clients = 0 AND total <= 2'), 'all have gone again');
+}
+
 # --- others that wait are no deadlock
 {
 	my @holder = map { client("holder $_") } 1 .. 2;

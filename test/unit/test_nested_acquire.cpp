@@ -22,13 +22,17 @@ using sluice::ClientAddress;
 using sluice::HoldObservation;
 using sluice::identify_client;
 using sluice::is_leak;
+using sluice::is_served_before;
 using sluice::kMostLookedAt;
 using sluice::kNestedCalmUs;
 using sluice::kLeastNestedPatienceUs;
+using sluice::kThoughtMemory;
 using sluice::NestedAcquire;
 using sluice::nested_patience_us;
 using sluice::NestedAcquireSearch;
-using sluice::serves_youngest_first;
+using sluice::remember_thought;
+using sluice::serves_by_preference;
+using sluice::WaitingClient;
 
 constexpr std::int64_t kPatience = 1000;
 constexpr std::int64_t kLong = 10 * kPatience;
@@ -152,33 +156,59 @@ constexpr std::int64_t kUntil = kSeenAt + kNestedCalmUs;
 constexpr int kFew = 1;
 
 void a_pool_that_never_saw_a_case_serves_who_came_first(void **) {
-  assert_false(serves_youngest_first(false, 0, kFew, 0));
-  assert_false(serves_youngest_first(false, 0, kFew, kSeenAt));
+  assert_false(serves_by_preference(false, 0, kFew, 0));
+  assert_false(serves_by_preference(false, 0, kFew, kSeenAt));
   // Set by another process, one after the other.
-  assert_false(serves_youngest_first(true, 0, kFew, kSeenAt));
+  assert_false(serves_by_preference(true, 0, kFew, kSeenAt));
 }
 
-void the_youngest_is_first_while_the_case_lasts_however_many_wait(void **) {
-  assert_true(serves_youngest_first(true, kUntil, 0, kSeenAt));
-  assert_true(serves_youngest_first(true, kUntil, kFew, kSeenAt));
-  assert_true(serves_youngest_first(true, kUntil, kMostLookedAt + 1, kSeenAt));
-  assert_true(serves_youngest_first(true, kUntil, 4096, kUntil - 1));
+void preference_lasts_as_long_as_the_case_however_many_wait(void **) {
+  assert_true(serves_by_preference(true, kUntil, 0, kSeenAt));
+  assert_true(serves_by_preference(true, kUntil, kFew, kSeenAt));
+  assert_true(serves_by_preference(true, kUntil, kMostLookedAt + 1, kSeenAt));
+  assert_true(serves_by_preference(true, kUntil, 4096, kUntil - 1));
 }
 
-void the_youngest_is_first_for_a_while_afterwards_if_few_wait(void **) {
-  assert_true(serves_youngest_first(false, kUntil, kFew, kSeenAt));
-  assert_true(serves_youngest_first(false, kUntil, kMostLookedAt, kUntil - 1));
-  assert_false(serves_youngest_first(false, kUntil, kMostLookedAt + 1, kSeenAt));
+void preference_lasts_for_a_while_afterwards_unless_too_many_wait(void **) {
+  assert_true(serves_by_preference(false, kUntil, kFew, kSeenAt));
+  assert_true(serves_by_preference(false, kUntil, kMostLookedAt, kUntil - 1));
+  assert_false(serves_by_preference(false, kUntil, kMostLookedAt + 1, kSeenAt));
 }
 
-void the_youngest_is_first_no_longer_than_that(void **) {
-  assert_false(serves_youngest_first(false, kUntil, kFew, kUntil));
-  assert_false(serves_youngest_first(true, kUntil, kFew, kUntil));
-  assert_false(serves_youngest_first(true, kUntil, kFew, kUntil + 1));
+void preference_lasts_no_longer_than_that(void **) {
+  assert_false(serves_by_preference(false, kUntil, kFew, kUntil));
+  assert_false(serves_by_preference(true, kUntil, kFew, kUntil));
+  assert_false(serves_by_preference(true, kUntil, kFew, kUntil + 1));
+}
+
+void who_does_not_think_is_served_before_who_does(void **) {
+  const WaitingClient quick_old{100, false}, quick_young{200, false}, thinks_old{50, true}, thinks_young{300, true};
+  assert_true(is_served_before(quick_old, thinks_young));
+  assert_true(is_served_before(quick_old, thinks_old));
+  assert_false(is_served_before(thinks_young, quick_old));
+  assert_false(is_served_before(thinks_old, quick_young));
+}
+
+void of_equals_the_younger_is_served_first(void **) {
+  assert_true(is_served_before({200, false}, {100, false}));
+  assert_false(is_served_before({100, false}, {200, false}));
+  assert_true(is_served_before({200, true}, {100, true}));
+  assert_false(is_served_before({100, true}, {200, true}));
+}
+
+void a_long_thought_is_remembered_for_some_transactions(void **) {
+  assert_int_equal(remember_thought(0, false), 0);
+  std::uint32_t memory = remember_thought(0, true);
+  for (std::uint32_t i = 0; i < kThoughtMemory; i++) {
+    assert_true(memory > 0);
+    memory = remember_thought(memory, false);
+  }
+  assert_int_equal(memory, 0);
+  assert_int_equal(remember_thought(1, true), kThoughtMemory);
 }
 
 void a_gauge_below_zero_is_nobody_who_waits(void **) {
-  assert_true(serves_youngest_first(false, kUntil, -1, kSeenAt));
+  assert_true(serves_by_preference(false, kUntil, -1, kSeenAt));
 }
 
 }  // namespace
@@ -197,9 +227,12 @@ int main() {
       cmocka_unit_test(a_leak_is_long_in_the_way_and_not_yet_reported),
       cmocka_unit_test(clients_are_told_apart_by_address_process_and_name),
       cmocka_unit_test(a_pool_that_never_saw_a_case_serves_who_came_first),
-      cmocka_unit_test(the_youngest_is_first_while_the_case_lasts_however_many_wait),
-      cmocka_unit_test(the_youngest_is_first_for_a_while_afterwards_if_few_wait),
-      cmocka_unit_test(the_youngest_is_first_no_longer_than_that),
+      cmocka_unit_test(preference_lasts_as_long_as_the_case_however_many_wait),
+      cmocka_unit_test(preference_lasts_for_a_while_afterwards_unless_too_many_wait),
+      cmocka_unit_test(preference_lasts_no_longer_than_that),
+      cmocka_unit_test(who_does_not_think_is_served_before_who_does),
+      cmocka_unit_test(of_equals_the_younger_is_served_first),
+      cmocka_unit_test(a_long_thought_is_remembered_for_some_transactions),
       cmocka_unit_test(a_gauge_below_zero_is_nobody_who_waits),
   };
   return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -39,14 +39,37 @@ std::int64_t nested_patience_us(std::int64_t usual_thinking_us) noexcept;
 // A case that comes back within this time is the same one.
 constexpr std::int64_t kNestedCalmUs = 5'000'000;
 
-// Is the wait queue served from its other end?  While the case lasts (`nested`) and for
-// kNestedCalmUs after it was last seen (until_us; 0 = never seen): who became ready last
-// may be the second connection of somebody who holds a backend, and who came first wants
-// its first, and would hold that too.  Afterwards only for as long as few wait: the others
-// have waited long enough, and looking at all of them for each lease would cost too much.
-constexpr int kMostLookedAt = 64;
-constexpr bool serves_youngest_first(bool nested, std::int64_t until_us, int queued, std::int64_t now_us) noexcept {
+// Is the wait queue served in another order than that of arrival (is_served_before())?
+// While the case lasts (`nested`) and for kNestedCalmUs after it was last seen (until_us;
+// 0 = never seen): the first reserve that starts ends the case for a moment, and would be
+// held by the next one who waits for itself.  Afterwards only for as long as not too many
+// wait: all of them are looked at for each lease.
+constexpr int kMostLookedAt = 1024;
+constexpr bool serves_by_preference(bool nested, std::int64_t until_us, int queued, std::int64_t now_us) noexcept {
   return until_us != 0 && now_us < until_us && (nested || queued <= kMostLookedAt);
+}
+
+// A client is taken for one that thinks within transactions if it has thought for so long
+// in one of its latest transactions.
+constexpr std::int64_t kLongThoughtUs = 10'000;
+constexpr std::uint32_t kThoughtMemory = 8;
+
+// For how many more transactions it is, after one of them.
+constexpr std::uint32_t remember_thought(std::uint32_t memory, bool thought_long) noexcept {
+  return thought_long ? kThoughtMemory : memory - (memory > 0 ? 1 : 0);
+}
+
+struct WaitingClient {
+  std::int64_t ready_since_us;
+  bool thinks;
+};
+
+// Who is to be served first of two that wait, while an application waits for itself.  One
+// that does not think within transactions gives its backend back at once, whatever it is:
+// it cannot make the case worse, and is how second connections usually look.  Of equals the
+// younger one: who came first wants its first connection, and would hold that too.
+constexpr bool is_served_before(const WaitingClient &one, const WaitingClient &other) noexcept {
+  return one.thinks != other.thinks ? other.thinks : one.ready_since_us >= other.ready_since_us;
 }
 
 // Who a client is, as far as it can be seen: its address, its process where it

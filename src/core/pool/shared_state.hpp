@@ -145,6 +145,7 @@ struct alignas(kCacheLine) ClientSlot {
   std::atomic<std::int32_t> idle_session_timeout_ms;  // its own SET; -1 = that of the pool
   std::atomic<std::uint32_t> memory_bytes;       // of the client area, kept for it; see pg/session/client_store
   std::atomic<std::uint32_t> socket_options;     // in force on its socket; see pg/session/socket_options
+  std::atomic<std::uint32_t> thoughts;           // transactions it is taken for one that thinks for, see nested_acquire
   std::int32_t peer_pid;                              // its process, through a Unix socket; 0 = unknown
   ClientAddress address;
   ClientAddress server_address;                  // the end of ours it connected to

@@ -141,6 +141,7 @@ bool register_client(int descriptor, ClientRef *client) {
   slot.pins.store(0, std::memory_order_relaxed);
   slot.pinned_since_us.store(0, std::memory_order_relaxed);
   slot.last_backend.store(kNoIndex, std::memory_order_relaxed);
+  slot.thoughts.store(0, std::memory_order_relaxed);
   slot.idle_session_timeout_ms.store(-1, std::memory_order_relaxed);
   slot.application_name[0] = '\0';
   slot.peer_pid = peer_process(fixed);

@@ -303,10 +303,10 @@ static bool is_for_another(ClientRef client, ClientState from) {
          (since_us == 0 || monotonic_us() - since_us < kForcedSwitchPatienceUs);
 }
 
-static bool take_youngest_from_queue() {
+static bool take_preferred_from_queue() {
   std::uint64_t entry;
 
-  while (pop_youngest(&entry)) {
+  while (pop_preferred(&entry)) {
     if (session.backend->retire_requested.load() != 0) {
       leave_in_queue(entry);
       see_to_the_set();
@@ -323,7 +323,7 @@ static bool take_from_queue() {
 
   queue_is_for_others = false;
   if (session.backend->retire_requested.load() != 0) return false;
-  if (is_youngest_first()) return take_youngest_from_queue();
+  if (is_served_by_preference()) return take_preferred_from_queue();
   // Also when nobody is queued: entries of clients that have gone are cleared away here, or nobody could sleep.
   for (int for_others = 0; for_others <= Max(pool->queued.load(), 0) && pool->wait_queue.get().pop(entry);) {
     // Told to leave since: this may be a client that was queued afterwards because it must not be served here.

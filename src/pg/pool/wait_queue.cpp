@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: PostgreSQL
 //
-// Several backends may look for the youngest at once, and each has one entry in its
+// Several backends may look for the preferred client at once, and each has one entry in its
 // hands at a time.  The queue may look empty to somebody meanwhile, who goes to sleep
 // for that; so whoever puts an entry back looks at the sleepers afterwards.  A sleeper
 // counts itself, then looks at the queue: one sees the other, and the dispatcher rings.
@@ -25,25 +25,28 @@ void leave_in_queue(std::uint64_t entry) {
   if (session.pool->waiters.load() > 0) ask_dispatcher_to_watch(session.pool_index);
 }
 
-bool is_youngest_first() {
+bool is_served_by_preference() {
   const PoolSlot &pool = *session.pool;
   const std::int64_t until_us = pool.nested_until_us.load(std::memory_order_relaxed);
   return until_us != 0 && !setting_debug_force_switch &&
-         serves_youngest_first(pool.nested_since_us.load(std::memory_order_relaxed) != 0, until_us, pool.queued.load(),
-                               monotonic_us());
+         serves_by_preference(pool.nested_since_us.load(std::memory_order_relaxed) != 0, until_us, pool.queued.load(),
+                              monotonic_us());
 }
 
-// When the client of this entry became ready; below zero if it is an entry of nobody.
-static std::int64_t ready_since_us(std::uint64_t entry) {
-  const ClientRef client = ClientRef::unpack(entry);
-  const ClientSlot &slot = shared().clients[client.slot];
+// False if it is an entry of nobody.
+static bool look_at_waiting(std::uint64_t entry, WaitingClient *client) {
+  const ClientRef reference = ClientRef::unpack(entry);
+  const ClientSlot &slot = shared().clients[reference.slot];
   const ClientWord seen = ClientWord::unpack(slot.word.load());
-  if (seen.generation != client.generation || seen.state != ClientState::ready) return -1;
-  return slot.ready_since_us.load(std::memory_order_relaxed);
+  if (seen.generation != reference.generation || seen.state != ClientState::ready) return false;
+  client->ready_since_us = slot.ready_since_us.load(std::memory_order_relaxed);
+  client->thinks = slot.thoughts.load(std::memory_order_relaxed) > 0;
+  return true;
 }
 
-bool pop_youngest(std::uint64_t *youngest) {
-  std::int64_t youngest_us = -1;
+bool pop_preferred(std::uint64_t *preferred) {
+  WaitingClient best{};
+  bool found = false;
   std::uint64_t first = 0;
   std::uint64_t entry;
   bool any = false;
@@ -57,14 +60,16 @@ bool pop_youngest(std::uint64_t *youngest) {
     }
     if (!any) first = entry;
     any = true;
-    const std::int64_t since_us = ready_since_us(entry);
-    if (since_us < 0) continue;
-    if (youngest_us >= 0) leave_in_queue(since_us >= youngest_us ? *youngest : entry);
-    if (since_us < youngest_us) continue;
-    *youngest = entry;
-    youngest_us = since_us;
+    WaitingClient client;
+    if (!look_at_waiting(entry, &client)) continue;
+    const bool is_better = !found || is_served_before(client, best);
+    if (found) leave_in_queue(is_better ? *preferred : entry);
+    if (!is_better) continue;
+    *preferred = entry;
+    best = client;
+    found = true;
   }
-  return youngest_us >= 0;
+  return found;
 }
 
 }  // namespace sluice::pg

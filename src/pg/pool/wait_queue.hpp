@@ -2,7 +2,7 @@
 //
 // The pool's wait queue, as a backend of the pool sees it: entries are clients that
 // were made ready, first come first served, but while an application waits for itself
-// (core/pool/nested_acquire.hpp).  An entry is a hint; the client's own
+// (is_served_before() in core/pool/nested_acquire.hpp).  An entry is a hint; the client's own
 // state is the truth, and who takes one wins it there (lease.cpp).
 
 #ifndef SLUICE_PG_POOL_WAIT_QUEUE_HPP
@@ -16,12 +16,13 @@ namespace sluice::pg {
 // this time.
 void leave_in_queue(std::uint64_t entry);
 
-// Is the queue served from its other end?  See serves_youngest_first().
-bool is_youngest_first();
+// Is the queue served by preference?  See serves_by_preference().
+bool is_served_by_preference();
 
-// Takes the youngest out of the queue, if any.  The others keep their order, unless
-// several backends look at once: each is pushed back as a younger one is found behind it.
-bool pop_youngest(std::uint64_t *youngest);
+// Takes the one who is to be served first out of the queue, if any.  The others keep their
+// order, unless several backends look at once: each is pushed back as a better one is found
+// behind it.
+bool pop_preferred(std::uint64_t *preferred);
 
 }  // namespace sluice::pg
 

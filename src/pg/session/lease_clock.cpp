@@ -13,6 +13,7 @@ extern "C" {
 #include "utils/guc.h"
 }
 
+#include "core/pool/nested_acquire.hpp"
 #include "core/stats/application_table.hpp"
 #include "pg/accept/dispatcher.hpp"
 #include "pg/session/session.hpp"
@@ -37,6 +38,7 @@ struct {
   bool queued = false;               // it went through the wait queue
   bool settled = true;               // the lease has been counted
   bool used = false;                 // the client has wanted something in this hold
+  bool thought_long = false;         // in this transaction
   std::int64_t last_command_us = 0;  // when the last command cycle was answered
   std::int64_t blocks = 0;           // of pgBufferUsage, when they were counted last
   std::int64_t wal_records = 0;      // likewise of pgWalUsage
@@ -156,6 +158,7 @@ void start_hold(std::int64_t now_us, std::int64_t waited_us, bool queued) {
   lease_clock.queued = queued;
   lease_clock.settled = false;
   lease_clock.waited_us = waited;
+  lease_clock.thought_long = false;  // its predecessor may have left in the middle of a transaction
   if (setting_track_timing) begin_hold(now_us, now_us - static_cast<std::int64_t>(waited), waited);
 }
 
@@ -170,6 +173,10 @@ void start_command() {
   if (backend.thinking_since_us.load(kRelaxed) == 0) backend.transaction_since_us.store(now_us, kRelaxed);
   finish_part(now_us);
   backend.active_since_us.store(now_us, kRelaxed);
+}
+
+void note_thought(std::int64_t thought_us) {
+  if (thought_us >= kLongThoughtUs) lease_clock.thought_long = true;
 }
 
 void finish_command_cycle(bool in_transaction) {
@@ -212,6 +219,11 @@ void count_transaction() {
   lease_clock.blocks = blocks;
   lease_clock.wal_records = wal_records;
   add_alone(session.client->transactions, 1);
+  const std::uint32_t thoughts = session.client->thoughts.load(kRelaxed);
+  if (thoughts > 0 || lease_clock.thought_long) {
+    session.client->thoughts.store(remember_thought(thoughts, lease_clock.thought_long), kRelaxed);
+    lease_clock.thought_long = false;
+  }
   add_alone(session.backend->transactions, 1);
   lease_clock.transactions++;
 }

@@ -203,8 +203,13 @@ int read_message(StringInfo message) {
   if (frame.type == 'S' || frame.type == 'X') session.skip_until_sync = false;
   const bool whole = read_body(message, frame.body_length, limits);
   session.reading_command = false;
-  if (session.backend->state.load(std::memory_order_relaxed) != static_cast<std::uint32_t>(BackendState::active))
-    enter_state(BackendState::active, coarse_monotonic_us());
+  const auto state = static_cast<BackendState>(session.backend->state.load(std::memory_order_relaxed));
+  if (state != BackendState::active) {
+    const std::int64_t now_us = coarse_monotonic_us();
+    if (state == BackendState::thinking)
+      note_thought(now_us - session.backend->state_since_us.load(std::memory_order_relaxed));
+    enter_state(BackendState::active, now_us);
+  }
   start_command();
   return whole ? frame.type : EOF;
 }
