@@ -271,7 +271,7 @@ foreach my $protocol ('simple', 'prepared')
 
 {
 	# As far as a process can tell: it is stopped for a while.
-	my ($said) = load_fake(0, [ '--delays', '1x10' ], '--rate', 50, '--seconds', 1.5, '--watch-stalls', '--after-opening',
+	my ($said) = load_fake(0, [ '--delays', '1x10' ], '--rate', 50, '--seconds', 4, '--watch-stalls', '--after-opening',
 		'generator=$PPID; (sleep 0.5; kill -STOP $generator; sleep 0.4; kill -CONT $generator) >/dev/null 2>&1 &');
 	my $summary = summary();
 	ok($summary->{longest_stall_ms} >= 300, 'the longest stall is seen') or diag($summary->{longest_stall_ms});

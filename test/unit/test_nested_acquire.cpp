@@ -19,10 +19,12 @@ extern "C" {
 namespace {
 
 using sluice::ClientAddress;
+using sluice::Holding;
 using sluice::HoldObservation;
 using sluice::identify_client;
 using sluice::is_leak;
 using sluice::is_served_before;
+using sluice::judge_holding;
 using sluice::kMostLookedAt;
 using sluice::kNestedCalmUs;
 using sluice::kLeastNestedPatienceUs;
@@ -30,6 +32,7 @@ using sluice::kThoughtMemory;
 using sluice::NestedAcquire;
 using sluice::nested_patience_us;
 using sluice::NestedAcquireSearch;
+using sluice::passed_over_limit_us;
 using sluice::remember_thought;
 using sluice::serves_by_preference;
 using sluice::WaitingClient;
@@ -181,19 +184,45 @@ void preference_lasts_no_longer_than_that(void **) {
   assert_false(serves_by_preference(true, kUntil, kFew, kUntil + 1));
 }
 
-void who_does_not_think_is_served_before_who_does(void **) {
-  const WaitingClient quick_old{100, false}, quick_young{200, false}, thinks_old{50, true}, thinks_young{300, true};
-  assert_true(is_served_before(quick_old, thinks_young));
-  assert_true(is_served_before(quick_old, thinks_old));
-  assert_false(is_served_before(thinks_young, quick_old));
-  assert_false(is_served_before(thinks_old, quick_young));
+WaitingClient waiting(std::int64_t since_us, Holding holding, bool overdue = false) {
+  return WaitingClient{since_us, holding, overdue};
+}
+
+void who_holds_briefly_is_served_first_then_who_is_not_known(void **) {
+  const WaitingClient brief = waiting(100, Holding::brief), unknown = waiting(200, Holding::unknown),
+                      thinks = waiting(300, Holding::thinks), thinks_longer_ready = waiting(50, Holding::thinks);
+  assert_true(is_served_before(brief, unknown));
+  assert_true(is_served_before(brief, thinks));
+  assert_true(is_served_before(brief, thinks_longer_ready));
+  assert_true(is_served_before(unknown, thinks));
+  assert_false(is_served_before(unknown, brief));
+  assert_false(is_served_before(thinks, unknown));
 }
 
 void of_equals_the_younger_is_served_first(void **) {
-  assert_true(is_served_before({200, false}, {100, false}));
-  assert_false(is_served_before({100, false}, {200, false}));
-  assert_true(is_served_before({200, true}, {100, true}));
-  assert_false(is_served_before({100, true}, {200, true}));
+  for (const Holding holding : {Holding::brief, Holding::unknown, Holding::thinks}) {
+    assert_true(is_served_before(waiting(200, holding), waiting(100, holding)));
+    assert_false(is_served_before(waiting(100, holding), waiting(200, holding)));
+    assert_false(is_served_before(waiting(100, holding), waiting(100, holding)));
+  }
+}
+
+void who_has_been_passed_over_for_long_is_served_before_all_others(void **) {
+  const WaitingClient overdue = waiting(100, Holding::thinks, true), later = waiting(150, Holding::brief, true);
+  assert_true(is_served_before(overdue, waiting(200, Holding::brief)));
+  assert_false(is_served_before(waiting(200, Holding::brief), overdue));
+  assert_true(is_served_before(overdue, later));
+  assert_false(is_served_before(later, overdue));
+  assert_true(passed_over_limit_us(30'000'000) == 10'000'000);
+  assert_true(passed_over_limit_us(4'000'000) == 2'000'000);
+  assert_true(passed_over_limit_us(0) == 10'000'000);  // no limit of waiting
+}
+
+void holding_is_judged_by_thoughts_pins_and_experience(void **) {
+  assert_true(judge_holding(0, false, 0) == Holding::unknown);
+  assert_true(judge_holding(0, false, 1) == Holding::brief);
+  assert_true(judge_holding(1, false, 100) == Holding::thinks);
+  assert_true(judge_holding(0, true, 100) == Holding::thinks);
 }
 
 void a_long_thought_is_remembered_for_some_transactions(void **) {
@@ -230,8 +259,10 @@ int main() {
       cmocka_unit_test(preference_lasts_as_long_as_the_case_however_many_wait),
       cmocka_unit_test(preference_lasts_for_a_while_afterwards_unless_too_many_wait),
       cmocka_unit_test(preference_lasts_no_longer_than_that),
-      cmocka_unit_test(who_does_not_think_is_served_before_who_does),
+      cmocka_unit_test(who_holds_briefly_is_served_first_then_who_is_not_known),
       cmocka_unit_test(of_equals_the_younger_is_served_first),
+      cmocka_unit_test(who_has_been_passed_over_for_long_is_served_before_all_others),
+      cmocka_unit_test(holding_is_judged_by_thoughts_pins_and_experience),
       cmocka_unit_test(a_long_thought_is_remembered_for_some_transactions),
       cmocka_unit_test(a_gauge_below_zero_is_nobody_who_waits),
   };

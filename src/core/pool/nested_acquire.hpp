@@ -44,32 +44,51 @@ constexpr std::int64_t kNestedCalmUs = 5'000'000;
 // 0 = never seen): the first reserve that starts ends the case for a moment, and would be
 // held by the next one who waits for itself.  Afterwards only for as long as not too many
 // wait: all of them are looked at for each lease.
-constexpr int kMostLookedAt = 1024;
+constexpr int kMostLookedAt = 256;
 constexpr bool serves_by_preference(bool nested, std::int64_t until_us, int queued, std::int64_t now_us) noexcept {
   return until_us != 0 && now_us < until_us && (nested || queued <= kMostLookedAt);
 }
 
-// A client is taken for one that thinks within transactions if it has thought for so long
-// in one of its latest transactions.
+// What is known of how long a client holds its backend: it has thought for so long within
+// one of its latest transactions (or was pinned), it has not, or it has made none yet.
+// A thought lasts until the backend reads the next message: with too few processors some of
+// it is their queue, and a client may be taken for a thinker that is none.
 constexpr std::int64_t kLongThoughtUs = 10'000;
 constexpr std::uint32_t kThoughtMemory = 8;
+enum class Holding : std::uint8_t { brief, unknown, thinks };
 
-// For how many more transactions it is, after one of them.
+// For how many more transactions a client is taken for one that thinks, after one of them.
 constexpr std::uint32_t remember_thought(std::uint32_t memory, bool thought_long) noexcept {
   return thought_long ? kThoughtMemory : memory - (memory > 0 ? 1 : 0);
 }
 
+constexpr Holding judge_holding(std::uint32_t thoughts, bool was_pinned, std::uint64_t transactions) noexcept {
+  if (thoughts > 0 || was_pinned) return Holding::thinks;
+  return transactions > 0 ? Holding::brief : Holding::unknown;
+}
+
+// Nobody is passed over for longer than this, but while the case lasts.
+constexpr std::int64_t kLongestPassedOverUs = 10'000'000;
+constexpr std::int64_t passed_over_limit_us(std::int64_t acquire_timeout_us) noexcept {
+  return acquire_timeout_us > 0 && acquire_timeout_us / 2 < kLongestPassedOverUs ? acquire_timeout_us / 2
+                                                                                 : kLongestPassedOverUs;
+}
+
 struct WaitingClient {
   std::int64_t ready_since_us;
-  bool thinks;
+  Holding holding;
+  bool overdue;  // has waited for longer than that, and the case is over for the moment
 };
 
 // Who is to be served first of two that wait, while an application waits for itself.  One
-// that does not think within transactions gives its backend back at once, whatever it is:
-// it cannot make the case worse, and is how second connections usually look.  Of equals the
-// younger one: who came first wants its first connection, and would hold that too.
+// that has never thought within a transaction will hardly make the case worse, and second
+// connections usually are like that; a new one may be.  Of equals the younger one: who came
+// first wants its first connection, and would hold that too.
 constexpr bool is_served_before(const WaitingClient &one, const WaitingClient &other) noexcept {
-  return one.thinks != other.thinks ? other.thinks : one.ready_since_us >= other.ready_since_us;
+  if (one.overdue != other.overdue) return one.overdue;
+  if (one.overdue) return one.ready_since_us < other.ready_since_us;
+  if (one.holding != other.holding) return one.holding < other.holding;
+  return one.ready_since_us > other.ready_since_us;
 }
 
 // Who a client is, as far as it can be seen: its address, its process where it

@@ -131,6 +131,7 @@ struct alignas(kCacheLine) ClientSlot {
   std::atomic<std::uint64_t> transactions;       // finished ones, this client
   std::atomic<std::uint64_t> waited_us;          // in the wait queue, summed
   std::int64_t connected_at;                     // TimestampTz
+  std::atomic<std::uint32_t> thoughts;           // transactions it is taken for one that thinks for, see nested_acquire
   std::atomic<std::uint32_t> cancel_pid;         // as told in BackendKeyData
   std::atomic<std::uint32_t> cancel_key;
   std::uint64_t startup_settings;                // dsa_pointer, 0 = none; see pg/session/client_settings
@@ -145,7 +146,6 @@ struct alignas(kCacheLine) ClientSlot {
   std::atomic<std::int32_t> idle_session_timeout_ms;  // its own SET; -1 = that of the pool
   std::atomic<std::uint32_t> memory_bytes;       // of the client area, kept for it; see pg/session/client_store
   std::atomic<std::uint32_t> socket_options;     // in force on its socket; see pg/session/socket_options
-  std::atomic<std::uint32_t> thoughts;           // transactions it is taken for one that thinks for, see nested_acquire
   std::int32_t peer_pid;                              // its process, through a Unix socket; 0 = unknown
   ClientAddress address;
   ClientAddress server_address;                  // the end of ours it connected to
@@ -215,7 +215,7 @@ struct alignas(kCacheLine) PoolSlot {
 
   // Probably a deadlock of an application with itself; see core/pool/nested_acquire.
   std::atomic<std::int64_t> nested_since_us;  // monotonic; 0 = none seen
-  std::atomic<std::int64_t> nested_until_us;  // monotonic; until then the queue is served from its other end
+  std::atomic<std::int64_t> nested_until_us;  // monotonic; until then the queue may be served by preference
   std::atomic<std::int32_t> nested_threads;   // Tn, the most that were seen since the statistics were reset
   std::atomic<std::int32_t> nested_minimum;   // Tn * (Cm - 1) + 1 for these
 

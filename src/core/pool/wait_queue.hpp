@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: PostgreSQL
 //
 // First come, first served: the clients of one pool that wait for a backend.  Only
-// while an application waits for itself do backends look for the latest instead
+// while an application waits for itself do backends choose among them
 // (pg/pool/wait_queue.hpp).
 //
 // A bounded multi-producer, multi-consumer queue in shared memory

@@ -33,18 +33,28 @@ bool is_served_by_preference() {
                               monotonic_us());
 }
 
-// False if it is an entry of nobody.
-static bool look_at_waiting(std::uint64_t entry, WaitingClient *client) {
+// False if it is an entry of nobody.  overdue_since_us: who has been ready since before is overdue.
+static bool look_at_waiting(std::uint64_t entry, std::int64_t overdue_since_us, WaitingClient *client) {
   const ClientRef reference = ClientRef::unpack(entry);
   const ClientSlot &slot = shared().clients[reference.slot];
   const ClientWord seen = ClientWord::unpack(slot.word.load());
   if (seen.generation != reference.generation || seen.state != ClientState::ready) return false;
   client->ready_since_us = slot.ready_since_us.load(std::memory_order_relaxed);
-  client->thinks = slot.thoughts.load(std::memory_order_relaxed) > 0;
+  client->holding = judge_holding(slot.thoughts.load(std::memory_order_relaxed),
+                                  slot.flags.load(std::memory_order_relaxed) >> kClientPinsToldShift != 0,
+                                  slot.transactions.load(std::memory_order_relaxed));
+  client->overdue = client->ready_since_us < overdue_since_us;
   return true;
 }
 
+static std::int64_t overdue_since_us() {
+  const PoolSlot &pool = *session.pool;
+  if (pool.nested_since_us.load(std::memory_order_relaxed) != 0) return INT64_MIN;
+  return monotonic_us() - passed_over_limit_us(std::int64_t{pool.acquire_timeout_ms.load()} * 1000);
+}
+
 bool pop_preferred(std::uint64_t *preferred) {
+  const std::int64_t overdue_since = overdue_since_us();
   WaitingClient best{};
   bool found = false;
   std::uint64_t first = 0;
@@ -61,7 +71,7 @@ bool pop_preferred(std::uint64_t *preferred) {
     if (!any) first = entry;
     any = true;
     WaitingClient client;
-    if (!look_at_waiting(entry, &client)) continue;
+    if (!look_at_waiting(entry, overdue_since, &client)) continue;
     const bool is_better = !found || is_served_before(client, best);
     if (found) leave_in_queue(is_better ? *preferred : entry);
     if (!is_better) continue;

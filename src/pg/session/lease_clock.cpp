@@ -78,6 +78,7 @@ void finish_part(std::int64_t now_us) {
   if (thinking_us != 0) {
     const std::uint64_t took_us = elapsed(thinking_us, now_us);
     record(current_statistics(), Measure::thinking, took_us);
+    if (took_us >= static_cast<std::uint64_t>(kLongThoughtUs)) lease_clock.thought_long = true;
     add_alone(backend.hold_thinking_us, took_us);
     backend.thinking_since_us.store(0, std::memory_order_release);
   }
@@ -176,7 +177,7 @@ void start_command() {
 }
 
 void note_thought(std::int64_t thought_us) {
-  if (thought_us >= kLongThoughtUs) lease_clock.thought_long = true;
+  if (!setting_track_timing && thought_us >= kLongThoughtUs) lease_clock.thought_long = true;
 }
 
 void finish_command_cycle(bool in_transaction) {

@@ -38,7 +38,8 @@ void resume_hold(std::int64_t now_us);
 // The first message of a command cycle has come.  Nothing to do if one is under way.
 void start_command();
 
-// ... after the backend has been waiting for it inside a transaction since so long: also where nothing is timed.
+// ... after the backend has waited for it inside a transaction for so long, on the coarse clock: for where nothing is
+// timed.
 void note_thought(std::int64_t thought_us);
 
 // It is answered; from here on it is the client's turn.

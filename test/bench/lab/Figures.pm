@@ -70,14 +70,14 @@ sub cell
 }
 
 our $stalls_explained = 'The machine stalled: how long, in all rounds together, its processors did not run what was due for 3 ms or more, '
-  . 'as a thread of real-time priority on each of them saw it; an average processor, and the longest stall of any. No ordinary '
-  . 'process can cause that. A stall of 20 ms makes 40 operations wait, and it takes 100 ms to work them off.';
+  . 'as a thread of real-time priority on each of them saw it; an average processor, and the longest stall of any. That is the '
+  . 'hypervisor or the kernel; a limit of processor time (a container\'s) is not seen.';
 
-# stall_cell(MS, LONGEST): of each round
+# stall_cell(ROUNDS, MS, LONGEST): of each round; nothing is said if one of them is missing
 sub stall_cell
 {
-  my ($stalled, $longest) = @_;
-  return 'n/a' unless @$stalled && @$longest;
+  my ($rounds, $stalled, $longest) = @_;
+  return 'n/a' unless @$stalled && @$stalled == $rounds && @$longest == $rounds;
   my $total = 0;
   $total += $_ foreach @$stalled;
   my ($most) = sort { $b <=> $a } @$longest;

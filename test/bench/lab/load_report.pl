@@ -88,7 +88,7 @@ foreach my $phase (@phases)
   row(name_of($phase), defined $operations ? number_of($operations) : 'n/a', success($phase), number(median(all_of($phase, 'seconds'))),
     cell([ all_of($phase, 'throughput_per_s') ]), (map { most($phase, $_) } qw(peak_concurrency peak_waiting peak_backends)),
     number(median(all_of($phase, 'utilisation_percent'))),
-    stall_cell([ all_of($phase, 'stalled_ms') ], [ all_of($phase, 'longest_stall_ms') ]));
+    stall_cell(scalar(my @of = all_of($phase, 'requests')), [ all_of($phase, 'stalled_ms') ], [ all_of($phase, 'longest_stall_ms') ]));
 }
 print "\n$stalls_explained\n";
 

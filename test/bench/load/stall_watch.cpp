@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <system_error>
 
 namespace load {
 
@@ -57,8 +58,13 @@ void StallWatch::start() {
   for (int i = 0; i < CPU_SETSIZE; i++)
     if (CPU_ISSET(static_cast<size_t>(i), &allowed)) processors.push_back(i);
   looks_.assign(processors.size(), Look());
-  for (size_t i = 0; i < processors.size(); i++)
-    threads_.emplace_back(&StallWatch::watch, this, processors[i], std::ref(looks_[i]));
+  try {
+    for (size_t i = 0; i < processors.size(); i++)
+      threads_.emplace_back(&StallWatch::watch, this, processors[i], std::ref(looks_[i]));
+  } catch (const std::system_error &) {  // a limit of threads: not watched
+    stop();
+    looks_.clear();
+  }
 }
 
 Stalls StallWatch::stop() {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: PostgreSQL
 //
 // Does the machine itself stand still?  A virtual processor that its hypervisor does not run for 30 ms leaves a queue in
-// front of a busy pool that takes ten times as long to be worked off, and no pool can help it.
+// front of a busy pool that takes several times as long to be worked off, and no pool can help it.
 //
 // A thread for each processor, bound to it, wants to be woken every millisecond and notes how late that was.  It has a
-// real-time priority, so that no ordinary process can make it late: what it sees are the hypervisor, the kernel and
-// other real-time processes.  Where it may not have that priority ordinary processes count too, and the result says so.
+// real-time priority, so that no ordinary process can make it late but by what the kernel does for that: what it sees
+// are the hypervisor, the kernel and other real-time processes.  It does not see a limit of processor time (cpu.max),
+// which holds up ordinary processes only.  Where it may not have that priority ordinary processes count too, and the result says so.
 
 #ifndef SLUICE_BENCH_LOAD_STALL_WATCH_HPP
 #define SLUICE_BENCH_LOAD_STALL_WATCH_HPP
