@@ -110,7 +110,8 @@ void see_to_the_set() {
   if (wrong(Mistake::leaves_without_looking)) return;
   if (!needs_watcher(pool().waiters.load(), pool().armed.load(), pool().queued.load())) return;
   step();
-  if (pool().lingerers.load() > 0) poke_lingering_backend();
+  // Whether the processors are busy is not known here: both must do.
+  if (should_poke(pool().lingerers.load(), one_in(2) ? 1 : 0, 1)) poke_lingering_backend();
   ask_dispatcher_to_watch();
 }
 

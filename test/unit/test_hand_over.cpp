@@ -17,6 +17,7 @@ namespace {
 
 using sluice::needs_watcher;
 using sluice::should_linger;
+using sluice::should_poke;
 
 static_assert(should_linger(1, 0, 0) && !needs_watcher(1, 0, 0), "usable at compile time");
 
@@ -56,6 +57,19 @@ void a_watcher_is_needed_when_clients_have_no_waiting_backend(void **) {
   assert_false(needs_watcher(0, 0, 0));
 }
 
+void nobody_is_poked_where_nobody_lingers(void **) {
+  assert_false(should_poke(0, 0, 2));
+  assert_false(should_poke(-1, 0, 2));
+}
+
+void nobody_is_poked_while_others_keep_all_processors_busy(void **) {
+  assert_true(should_poke(1, 0, 2));
+  assert_true(should_poke(1, 1, 2));
+  assert_false(should_poke(1, 2, 2));
+  assert_false(should_poke(3, 3, 2));
+  assert_true(should_poke(1, 100, 0));  // not known
+}
+
 void gauges_below_zero_count_as_zero(void **) {
   const auto at_least_zero = [](int value) { return value < 0 ? 0 : value; };
   for_all_small_numbers([&](int waiters, int armed, int queued) {
@@ -87,6 +101,8 @@ int main() {
       cmocka_unit_test(a_backend_lingers_when_there_is_no_other_client),
       cmocka_unit_test(the_last_backend_goes_back_to_the_clients_in_the_set),
       cmocka_unit_test(a_watcher_is_needed_when_clients_have_no_waiting_backend),
+      cmocka_unit_test(nobody_is_poked_where_nobody_lingers),
+      cmocka_unit_test(nobody_is_poked_while_others_keep_all_processors_busy),
       cmocka_unit_test(gauges_below_zero_count_as_zero),
       cmocka_unit_test(no_client_is_overlooked_by_a_lingering_backend),
   };

@@ -31,6 +31,16 @@ constexpr bool needs_watcher(int waiters, int armed, int queued) noexcept {
   return waiters <= 0 && (armed > 0 || queued > 0);
 }
 
+// Nobody sleeps in the set any more, and some linger: is one of these called back at once?
+// Not while as many backends execute, and wait for nothing, as there are processors
+// (0 = unknown): one more could only take turns with them, and that costs signals and
+// switches.  No client is lost: who executes looks for the next one when it has finished,
+// and the dispatcher, which has to watch the pool from now on, calls back a lingering
+// backend if clients wait when it looks.
+constexpr bool should_poke(int lingerers, int running, int processors) noexcept {
+  return lingerers > 0 && (processors <= 0 || running < processors);
+}
+
 // While the dispatcher watches it drains the set every millisecond.  A set that was
 // drained longer ago than this has been somebody else's in between.
 constexpr std::int64_t kDrainedRecentlyUs = 4000;

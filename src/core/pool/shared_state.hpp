@@ -339,6 +339,7 @@ struct alignas(kCacheLine) BackendSlot {
   std::atomic<std::int64_t> expires_us;         // max_lifetime with jitter; 0 = never
   std::atomic<std::int64_t> leaked_transaction_us;  // transaction_since_us of the latest one reported as a leak
   std::atomic<std::uint64_t> transactions;
+  std::atomic<std::uint32_t> process;           // index of its PGPROC + 1; 0 = none yet
   std::atomic<std::uint32_t> notifier;          // cancel_pid of the client that sent its last NOTIFY, 0 = none
   std::atomic<std::uint32_t> flushes;           // the last of the pool's flush_requests it has obeyed
   std::atomic<std::uint64_t> role_setting_changes;  // of the pool, before this process was asked for

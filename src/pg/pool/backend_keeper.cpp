@@ -119,6 +119,7 @@ static void prepare_backend_slot(BackendSlot &backend, std::uint32_t pool_index,
   backend.started_at.store(0);
   backend.transactions.store(0);
   backend.notifier.store(0);
+  backend.process.store(0);
   // Before the process can read the settings: what it reads is not older than this.
   backend.role_setting_changes.store(shared().pools[pool_index].role_setting_changes.load());
   backend.retire_requested.store(0);

@@ -16,7 +16,8 @@
 //   A backend starts lingering while the last waiter leaves.  The lingerer counts
 //   itself, then looks at waiters and armed; the waiter takes itself out, then
 //   looks at lingerers.  One sees the other: either the lingerer does not linger,
-//   or it is poked.
+//   or it is poked.  While the processors are busy (should_poke()) it is not: then the
+//   dispatcher, which is asked to watch in any case, pokes it when a client waits.
 //
 //   A client is armed while everyone lingers.  Whoever arms it is a backend on
 //   its way to the set, hence a waiter in a moment.
@@ -260,7 +261,10 @@ static void count_lease(std::int64_t now_us, bool queued) {
 static void see_to_the_set() {
   PoolSlot *pool = session.pool;
   if (!needs_watcher(pool->waiters.load(), pool->armed.load(), pool->queued.load())) return;
-  if (pool->lingerers.load() > 0) poke_lingering_backend(session.pool_index);
+  const std::int32_t lingerers = pool->lingerers.load();
+  const std::int32_t processors = shared().header->machine.logical_cpus.load(std::memory_order_relaxed);
+  if (should_poke(lingerers, lingerers > 0 ? count_running_backends(processors) : 0, processors))
+    poke_lingering_backend(session.pool_index);
   ask_dispatcher_to_watch(session.pool_index);
 }
 

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: PostgreSQL
+#include "pg/compat.hpp"
+
 #include "pg/pool/wake_up.hpp"
+
+extern "C" {
+#include "storage/proc.h"
+}
 
 #include <poll.h>
 #include <signal.h>
@@ -20,6 +26,20 @@ void poke_lingering_backend(std::uint32_t pool) {
     kill(pid, SIGUSR2);
     return;
   }
+}
+
+int count_running_backends(int enough) {
+  const SharedState &state = shared();
+  int running = 0;
+  for (std::uint32_t i = 0; i < state.header->backend_slots && running < enough; i++) {
+    const BackendSlot &backend = state.backends[i];
+    if (backend.state.load(std::memory_order_relaxed) != static_cast<std::uint32_t>(BackendState::active)) continue;
+    const std::uint32_t process = backend.process.load(std::memory_order_relaxed);
+    if (process == 0) continue;
+    const PGPROC &proc = ProcGlobal->allProcs[process - 1];
+    if (*static_cast<const volatile uint32 *>(&proc.wait_event_info) == 0) running++;
+  }
+  return running;
 }
 
 bool wake_sleeping_backend(std::uint32_t pool) {

@@ -16,6 +16,10 @@ constexpr std::uint64_t kBellEvent = ~std::uint64_t{0};
 // once: the caller that changes `poked` from 0 sends the signal.
 void poke_lingering_backend(std::uint32_t pool);
 
+// How many backends, of all pools, execute and wait for nothing: they have a processor, or
+// want one.  A hint; does not count beyond `enough`.
+int count_running_backends(int enough);
+
 // Makes one backend that sleeps in the epoll set look at the wait queue.  False
 // when none sleeps.
 bool wake_sleeping_backend(std::uint32_t pool);

@@ -457,6 +457,7 @@ static void claim_slot(std::uint32_t index) {
   session.pool_index = backend->pool.load();
   session.pool = &state.pools[session.pool_index];
   backend->started_at.store(MyStartTimestamp);
+  backend->process.store(static_cast<std::uint32_t>(MyProc - ProcGlobal->allProcs) + 1);
   before_shmem_exit(leave_slot, 0);
   previous_log_hook = emit_log_hook;
   emit_log_hook = note_start_failure;
