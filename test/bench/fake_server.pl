@@ -240,6 +240,7 @@ sub take_input
 }
 
 my $end = time + $seconds;
+my $leaving = 0;    # told to end; what clients have said before they left is still to be read
 while ((my $now = time) < $end)
 {
 	if (defined $first_query && $stall_for && $now >= $first_query + $stall_at)
@@ -257,12 +258,17 @@ while ((my $now = time) < $end)
 		unshift @due, [ $now + 0.001, $number, $life, substr $bytes, $sent ] if $sent < length $bytes && $!{EAGAIN};
 	}
 	my $readable = '';
-	vec($readable, $_, 1) = 1 foreach 0, fileno($listener), keys %clients;
+	vec($readable, $_, 1) = 1 foreach $leaving ? () : 0, fileno($listener), keys %clients;
 	my $next = @due ? $due[0][0] : $end;
 	$next = $first_query + $stall_at if defined $first_query && $stall_for && $first_query + $stall_at < $next;
 	my $wait = $next - time;
-	next unless select($readable, undef, undef, $wait > 0 ? $wait : 0);
-	last if vec($readable, 0, 1) && !sysread(STDIN, my $ignored, 4096);
+	$wait = 0 if $leaving || $wait < 0;
+	if (!select($readable, undef, undef, $wait))
+	{
+		last if $leaving;
+		next;
+	}
+	$leaving = 1 if vec($readable, 0, 1) && !sysread(STDIN, my $ignored, 4096);
 	if (vec($readable, fileno($listener), 1) && (my $socket = $listener->accept))
 	{
 		$socket->blocking(0);

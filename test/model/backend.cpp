@@ -111,7 +111,7 @@ void see_to_the_set() {
   if (!needs_watcher(pool().waiters.load(), pool().armed.load(), pool().queued.load())) return;
   step();
   // Whether the processors are busy is not known here: both must do.
-  if (should_poke(pool().lingerers.load(), one_in(2) ? 1 : 0, 1)) poke_lingering_backend();
+  if (should_poke(pool().lingerers.load(), one_in(2) ? 2 : 0, 2)) poke_lingering_backend();
   ask_dispatcher_to_watch();
 }
 

@@ -302,6 +302,8 @@ void keep_watched_pool() {
       pool().watched.store(0);
       step();
       world->set_is_watched.store(true);
+      step();
+      if (pool().queued.load() > 0) pool().watched.store(1);
     }
   } else if (pool().queued.load() > 0) {
     mine().calm_ticks = 0;

@@ -68,6 +68,8 @@ void nobody_is_poked_while_others_keep_all_processors_busy(void **) {
   assert_false(should_poke(1, 2, 2));
   assert_false(should_poke(3, 3, 2));
   assert_true(should_poke(1, 100, 0));  // not known
+  assert_true(should_poke(1, 1, 1));    // who asks is the one that runs
+  assert_false(should_poke(1, 2, 1));
 }
 
 void gauges_below_zero_count_as_zero(void **) {

@@ -7,7 +7,7 @@
 // `queued`, clients in the wait queue.
 // They are read one after the other while others change them, so an answer can
 // be wrong by the time it is used, and a gauge can be below zero for a moment.
-// Both rules err to the side that costs a little time and never a client: a
+// The first two rules err to the side that costs a little time and never a client: a
 // backend that lingers can be poked, and a watcher that nobody needs finds
 // nothing to do.
 
@@ -34,11 +34,11 @@ constexpr bool needs_watcher(int waiters, int armed, int queued) noexcept {
 // Nobody sleeps in the set any more, and some linger: is one of these called back at once?
 // Not while as many backends execute, and wait for nothing, as there are processors
 // (0 = unknown): one more could only take turns with them, and that costs signals and
-// switches.  No client is lost: who executes looks for the next one when it has finished,
-// and the dispatcher, which has to watch the pool from now on, calls back a lingering
-// backend if clients wait when it looks.
+// switches.  No client is lost: the dispatcher has to watch the pool from now on, and
+// calls back a lingering backend whenever clients wait as it looks.  Who asks is one of
+// those that run, hence two at least: with one processor nobody would ever be called.
 constexpr bool should_poke(int lingerers, int running, int processors) noexcept {
-  return lingerers > 0 && (processors <= 0 || running < processors);
+  return lingerers > 0 && (processors <= 0 || running < (processors < 2 ? 2 : processors));
 }
 
 // While the dispatcher watches it drains the set every millisecond.  A set that was

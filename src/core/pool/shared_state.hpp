@@ -321,6 +321,7 @@ struct alignas(kCacheLine) BackendSlot {
   std::atomic<std::uint32_t> generation;  // grows with each new process in this slot
   std::atomic<std::int32_t> pid;          // 0 until it runs
   std::atomic<std::uint32_t> pool;
+  std::atomic<std::uint32_t> process;     // index of its PGPROC + 1; 0 = none yet
   std::atomic<std::uint32_t> client;            // slot it leases, kNoIndex if none
   std::atomic<std::uint32_t> client_generation;
   std::atomic<std::uint64_t> lease;             // number of its current or last lease
@@ -339,7 +340,6 @@ struct alignas(kCacheLine) BackendSlot {
   std::atomic<std::int64_t> expires_us;         // max_lifetime with jitter; 0 = never
   std::atomic<std::int64_t> leaked_transaction_us;  // transaction_since_us of the latest one reported as a leak
   std::atomic<std::uint64_t> transactions;
-  std::atomic<std::uint32_t> process;           // index of its PGPROC + 1; 0 = none yet
   std::atomic<std::uint32_t> notifier;          // cancel_pid of the client that sent its last NOTIFY, 0 = none
   std::atomic<std::uint32_t> flushes;           // the last of the pool's flush_requests it has obeyed
   std::atomic<std::uint64_t> role_setting_changes;  // of the pool, before this process was asked for

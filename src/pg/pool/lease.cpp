@@ -5,7 +5,8 @@
 // A ready client must never be overlooked: whenever a client is armed in the
 // pool's epoll set, or left to the dispatcher's, some backend sleeps in that set, or all backends work, and
 // then the dispatcher watches (pool_keeper.cpp).  A *lingering* backend stays on
-// its last client instead of sleeping in the set, so that with no more clients
+// its last client instead of sleeping in the set (if nobody sleeps there the
+// dispatcher watches and calls it when needed), so that with no more clients
 // than backends each transaction costs what it costs on a direct connection.
 //
 // Counters (PoolSlot): waiters, backends asleep in the set; lingerers; armed, idle
@@ -262,9 +263,11 @@ static void see_to_the_set() {
   PoolSlot *pool = session.pool;
   if (!needs_watcher(pool->waiters.load(), pool->armed.load(), pool->queued.load())) return;
   const std::int32_t lingerers = pool->lingerers.load();
-  const std::int32_t processors = shared().header->machine.logical_cpus.load(std::memory_order_relaxed);
-  if (should_poke(lingerers, lingerers > 0 ? count_running_backends(processors) : 0, processors))
-    poke_lingering_backend(session.pool_index);
+  if (lingerers > 0) {
+    const int processors = usable_processors();
+    if (should_poke(lingerers, count_running_backends(Max(processors, 2)), processors))
+      poke_lingering_backend(session.pool_index);
+  }
   ask_dispatcher_to_watch(session.pool_index);
 }
 

@@ -5,7 +5,7 @@
 // Pressure.  While some backend of a pool sleeps in the pool's epoll set the
 // kernel hands clients over and nothing is to be done here.  The backend that
 // finds nobody left to watch the set (needs_watcher) sets PoolSlot::watched and
-// signals the dispatcher, which then ticks once a millisecond for this pool: it
+// signals the dispatcher (backends that linger may be left lingering then), which then ticks once a millisecond for this pool: it
 // drains ready clients from the set into the wait queue, with the time, and asks
 // the governor whether another backend is worth starting.  It stops when nothing
 // has been waiting for a while.  If still no backend sleeps in the set then -they
@@ -277,7 +277,13 @@ static void ring_or_poke(std::uint32_t pool_index) {
     ssize_t written = write(pool_books[pool_index].bell, &one, sizeof(one));
     (void)written;
   } else if (pool.lingerers.load() > 0) {
+    // One in any case, however busy the processors are; as many as clients wait while there is a processor for them.
+    const int wanted = Min(pool.queued.load(), pool.lingerers.load());
+    const int processors = usable_processors();
+    int running = count_running_backends(Max(processors, 2));
     poke_lingering_backend(pool_index);
+    for (int called = 1; called < wanted && should_poke(wanted - called, ++running, processors); called++)
+      poke_lingering_backend(pool_index);
   }
 }
 
@@ -426,7 +432,10 @@ static bool drain_ready_clients(std::uint32_t pool_index, std::int64_t now_us) {
 
   for (;;) {
     const int room = static_cast<int>(kWaitQueueCapacity) - pool.queued.load() - 256;
-    if (room < static_cast<int>(lengthof(events))) return true;
+    if (room < static_cast<int>(lengthof(events))) {
+      any = true;
+      break;
+    }
     const int count = epoll_wait(pool_books[pool_index].epoll, events, lengthof(events), 0);
     for (int i = 0; i < count; i++) {
       if (events[i].data.u64 == kBellEvent) continue;
@@ -451,7 +460,9 @@ static bool drain_ready_clients(std::uint32_t pool_index, std::int64_t now_us) {
 }
 
 // Ends the ticking for a pool that still has no backend in its set.  The set is
-// looked at as it is added, so a client that became ready just now is an event.
+// looked at as it is added, so a client that became ready just now is an event; one
+// that a backend has queued just now (pass_on) is not, and whoever did that may have
+// found `watched` still set.
 static void await_events(std::uint32_t index) {
   epoll_event event{};
   event.events = EPOLLIN;
@@ -459,6 +470,7 @@ static void await_events(std::uint32_t index) {
   shared().pools[index].watched.store(0);
   if (epoll_ctl(keeper_epoll, EPOLL_CTL_ADD, pool_books[index].epoll, &event) != 0 && errno != EEXIST)
     shared().pools[index].watched.store(1);
+  if (shared().pools[index].queued.load() > 0) shared().pools[index].watched.store(1);
 }
 
 void pool_has_events(std::uint32_t index) {

@@ -28,6 +28,13 @@ void poke_lingering_backend(std::uint32_t pool) {
   }
 }
 
+int usable_processors() {
+  const MachineFacts &machine = shared().header->machine;
+  const int logical = machine.logical_cpus.load(std::memory_order_relaxed);
+  const double quota = machine.quota_cores.load(std::memory_order_relaxed);
+  return quota > 0 && quota < logical ? static_cast<int>(quota + 0.999) : logical;
+}
+
 int count_running_backends(int enough) {
   const SharedState &state = shared();
   int running = 0;

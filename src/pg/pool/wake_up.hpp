@@ -16,7 +16,11 @@ constexpr std::uint64_t kBellEvent = ~std::uint64_t{0};
 // once: the caller that changes `poked` from 0 sends the signal.
 void poke_lingering_backend(std::uint32_t pool);
 
-// How many backends, of all pools, execute and wait for nothing: they have a processor, or
+// Processors this server may use: logical ones of its affinity mask, and not more than its
+// CPU quota.  0 until the statistician has looked.
+int usable_processors();
+
+// How many backends, of all pools, execute and report no wait: they have a processor, or
 // want one.  A hint; does not count beyond `enough`.
 int count_running_backends(int enough);
 

@@ -430,6 +430,7 @@ static void note_start_failure(ErrorData *error) {
 static void leave_slot(int, Datum) {
   release_cached_statements();
   if (!has_started) session.backend->state.store(static_cast<std::uint32_t>(BackendState::failed));
+  session.backend->process.store(0);
   session.backend->pid.store(0);
 }
 
