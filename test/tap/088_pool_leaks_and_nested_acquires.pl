@@ -81,6 +81,18 @@ sub log_lines { my ($pattern) = @_; return scalar(() = $server->log_since(0) =~ 
 	$_->close foreach @first, @second;
 }
 
+# The holders finish, then the newcomer gets its first connection; all leave.
+sub all_go
+{
+	my ($holders, $newcomer, $second, $name) = @_;
+	$_->sql('COMMIT') foreach @$holders;
+	answer($newcomer);
+	$newcomer->sql('COMMIT');
+	$_->close foreach @$holders, $newcomer, $second;
+	ok(until_pool($server, 'clients = 0 AND total <= 2'), $name);
+	return;
+}
+
 # --- the reserve is not for those who want their first
 {
 	my @holder = map { client('nested') } 1 .. 2;
@@ -91,11 +103,7 @@ sub log_lines { my ($pattern) = @_; return scalar(() = $server->log_since(0) =~ 
 	ok(until_pool($server, 'waiting = 1'), 'a third wants its first connection');
 	ask($second, 'SELECT 42');
 	is(answer($second), '42', 'the second connection of one that holds is served, though it came later');
-	$_->sql('COMMIT') foreach @holder;
-	answer($newcomer);
-	$newcomer->sql('COMMIT');
-	$_->close foreach @holder, $newcomer, $second;
-	ok(until_pool($server, 'clients = 0 AND total <= 2'), 'all have gone, and the reserve with them');
+	all_go(\@holder, $newcomer, $second, 'all have gone, and the reserve with them');
 }
 
 # --- nor for one who thinks within transactions, and came last
@@ -112,11 +120,7 @@ sub log_lines { my ($pattern) = @_; return scalar(() = $server->log_since(0) =~ 
 	ask($newcomer, 'BEGIN');
 	ok(until_pool($server, 'waiting = 2'), 'then a third its first, and that one thinks within transactions');
 	is(answer($second), '43', 'who gives its backend back at once is served first');
-	$_->sql('COMMIT') foreach @holder;
-	answer($newcomer);
-	$newcomer->sql('COMMIT');
-	$_->close foreach @holder, $newcomer, $second;
-	ok(until_pool($server, 'clients = 0 AND total <= 2'), 'all have gone again');
+	all_go(\@holder, $newcomer, $second, 'all have gone again');
 }
 
 # --- others that wait are no deadlock

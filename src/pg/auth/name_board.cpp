@@ -26,6 +26,7 @@ extern "C" {
 #include "core/accept/address_key.hpp"
 #include "core/auth/name_lookup.hpp"
 #include "pg/accept/client_port.hpp"
+#include "pg/process_number.hpp"
 #include "pg/shared_memory.hpp"
 
 namespace sluice::pg {
@@ -132,7 +133,7 @@ void wake_resolvers(std::uint32_t count) {
     count--;
     // Whoever has the place of a process that has gone wakes for nothing.
     const std::uint32_t process = seat.process.load();
-    if (process != 0) SetLatch(&ProcGlobal->allProcs[process - 1].procLatch);
+    if (process != 0) SetLatch(&process_of_number(process).procLatch);
   }
 }
 

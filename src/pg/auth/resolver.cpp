@@ -37,6 +37,7 @@ PGDLLEXPORT void sluice_resolver_main(Datum argument);
 }
 
 #include "core/auth/name_lookup.hpp"
+#include "pg/process_number.hpp"
 #include "pg/shared_memory.hpp"
 
 namespace sluice::pg {
@@ -116,7 +117,7 @@ void start_up(std::uint32_t index) {
   if (!take_seat(*seat)) proc_exit(0);
   before_shmem_exit(leave, 0);
   // Whoever asked before this is visible has not woken us; we look before we sleep.
-  seat->process.store(static_cast<std::uint32_t>(MyProc - ProcGlobal->allProcs) + 1);
+  seat->process.store(own_process_number());
 }
 
 }  // namespace

@@ -262,12 +262,7 @@ static void count_lease(std::int64_t now_us, bool queued) {
 static void see_to_the_set() {
   PoolSlot *pool = session.pool;
   if (!needs_watcher(pool->waiters.load(), pool->armed.load(), pool->queued.load())) return;
-  const std::int32_t lingerers = pool->lingerers.load();
-  if (lingerers > 0) {
-    const int processors = usable_processors();
-    if (should_poke(lingerers, count_running_backends(Max(processors, 2)), processors))
-      poke_lingering_backend(session.pool_index);
-  }
+  if (pool->lingerers.load() > 0) poke_lingering_backends(session.pool_index, 0, 1);
   ask_dispatcher_to_watch(session.pool_index);
 }
 

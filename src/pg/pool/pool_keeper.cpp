@@ -277,13 +277,7 @@ static void ring_or_poke(std::uint32_t pool_index) {
     ssize_t written = write(pool_books[pool_index].bell, &one, sizeof(one));
     (void)written;
   } else if (pool.lingerers.load() > 0) {
-    // One in any case, however busy the processors are; as many as clients wait while there is a processor for them.
-    const int wanted = Min(pool.queued.load(), pool.lingerers.load());
-    const int processors = usable_processors();
-    int running = count_running_backends(Max(processors, 2));
-    poke_lingering_backend(pool_index);
-    for (int called = 1; called < wanted && should_poke(wanted - called, ++running, processors); called++)
-      poke_lingering_backend(pool_index);
+    poke_lingering_backends(pool_index, 1, Max(Min(pool.queued.load(), pool.lingerers.load()), 1));
   }
 }
 

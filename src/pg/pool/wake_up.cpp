@@ -3,13 +3,11 @@
 
 #include "pg/pool/wake_up.hpp"
 
-extern "C" {
-#include "storage/proc.h"
-}
-
 #include <poll.h>
 #include <signal.h>
 
+#include "core/pool/hand_over.hpp"
+#include "pg/process_number.hpp"
 #include "pg/shared_memory.hpp"
 
 namespace sluice::pg {
@@ -28,14 +26,17 @@ void poke_lingering_backend(std::uint32_t pool) {
   }
 }
 
-int usable_processors() {
+// Logical ones of the affinity mask, and not more than the CPU quota.  0 until the statistician has looked.
+static int usable_processors() {
   const MachineFacts &machine = shared().header->machine;
   const int logical = machine.logical_cpus.load(std::memory_order_relaxed);
   const double quota = machine.quota_cores.load(std::memory_order_relaxed);
   return quota > 0 && quota < logical ? static_cast<int>(quota + 0.999) : logical;
 }
 
-int count_running_backends(int enough) {
+// How many backends, of all pools, execute and report no wait: they have a processor, or want one.  A hint; does not
+// count beyond `enough`.
+static int count_running_backends(int enough) {
   const SharedState &state = shared();
   int running = 0;
   for (std::uint32_t i = 0; i < state.header->backend_slots && running < enough; i++) {
@@ -43,10 +44,18 @@ int count_running_backends(int enough) {
     if (backend.state.load(std::memory_order_relaxed) != static_cast<std::uint32_t>(BackendState::active)) continue;
     const std::uint32_t process = backend.process.load(std::memory_order_relaxed);
     if (process == 0) continue;
-    const PGPROC &proc = ProcGlobal->allProcs[process - 1];
-    if (*static_cast<const volatile uint32 *>(&proc.wait_event_info) == 0) running++;
+    if (read_wait_event(process_of_number(process)) == 0) running++;
   }
   return running;
+}
+
+void poke_lingering_backends(std::uint32_t pool, int least, int most) {
+  const int processors = usable_processors();
+  const int running = count_running_backends(Max(processors, 2));
+  for (int called = 0; called < most; called++) {
+    if (called >= least && !should_poke(most - called, running + called, processors)) return;
+    poke_lingering_backend(pool);
+  }
 }
 
 bool wake_sleeping_backend(std::uint32_t pool) {

@@ -16,13 +16,9 @@ constexpr std::uint64_t kBellEvent = ~std::uint64_t{0};
 // once: the caller that changes `poked` from 0 sends the signal.
 void poke_lingering_backend(std::uint32_t pool);
 
-// Processors this server may use: logical ones of its affinity mask, and not more than its
-// CPU quota.  0 until the statistician has looked.
-int usable_processors();
-
-// How many backends, of all pools, execute and report no wait: they have a processor, or
-// want one.  A hint; does not count beyond `enough`.
-int count_running_backends(int enough);
+// Calls back so many: `least` however busy the processors are, and up to `most` while
+// there are processors for them (should_poke()).
+void poke_lingering_backends(std::uint32_t pool, int least, int most);
 
 // Makes one backend that sleeps in the epoll set look at the wait queue.  False
 // when none sleeps.

@@ -52,6 +52,7 @@ PGDLLEXPORT void sluice_backend_main(Datum arg);
 #include "pg/error_response.hpp"
 #include "pg/pool/lease.hpp"
 #include "pg/pool/quick_greeting.hpp"
+#include "pg/process_number.hpp"
 #include "pg/session/client_settings.hpp"
 #include "pg/session/client_stream.hpp"
 #include "pg/session/extended_query.hpp"
@@ -458,7 +459,7 @@ static void claim_slot(std::uint32_t index) {
   session.pool_index = backend->pool.load();
   session.pool = &state.pools[session.pool_index];
   backend->started_at.store(MyStartTimestamp);
-  backend->process.store(static_cast<std::uint32_t>(MyProc - ProcGlobal->allProcs) + 1);
+  backend->process.store(own_process_number());
   before_shmem_exit(leave_slot, 0);
   previous_log_hook = emit_log_hook;
   emit_log_hook = note_start_failure;

@@ -13,6 +13,8 @@ extern "C" {
 #include "utils/wait_event.h"
 }
 
+#include "pg/process_number.hpp"
+
 namespace sluice::pg {
 
 namespace {
@@ -78,7 +80,7 @@ std::int32_t ask_lock_manager(std::int32_t pid) {
 const PGPROC *find_process(std::int32_t pid) { return pid > 0 ? BackendPidGetProc(pid) : nullptr; }
 
 std::uint32_t wait_event_of(const PGPROC *process) {
-  return process != nullptr ? *static_cast<const volatile uint32 *>(&process->wait_event_info) : 0;
+  return process != nullptr ? read_wait_event(*process) : 0;
 }
 
 // The leader of a parallel query waits for its workers while one of them waits for a lock.

@@ -4,9 +4,9 @@
 
 #include <pthread.h>
 #include <sched.h>
-#include <time.h>
 
 #include <algorithm>
+#include <chrono>
 #include <functional>
 #include <system_error>
 
@@ -14,13 +14,8 @@ namespace load {
 
 namespace {
 
-constexpr int64_t kPauseNs = 1000000;
-
-int64_t now_ns() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<int64_t>(now.tv_sec) * 1000000000 + now.tv_nsec;
-}
+using Clock = std::chrono::steady_clock;
+constexpr std::chrono::milliseconds kPause{1};
 
 bool bind_to(int processor) {
   cpu_set_t set;
@@ -39,10 +34,10 @@ bool become_realtime() {
 
 void StallWatch::watch(int processor, Look &look) const {
   look.realtime = bind_to(processor) && become_realtime();
-  const timespec pause = {0, kPauseNs};
-  for (int64_t before_ns = now_ns(); !ending_.load(std::memory_order_relaxed); before_ns = now_ns()) {
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, nullptr);
-    const int64_t late_ns = now_ns() - before_ns - kPauseNs;
+  while (!ending_.load(std::memory_order_relaxed)) {
+    const Clock::time_point before = Clock::now();
+    std::this_thread::sleep_for(kPause);
+    const int64_t late_ns = std::chrono::nanoseconds(Clock::now() - before - kPause).count();
     if (late_ns < kStallNs) continue;
     look.count++;
     look.total_ns += late_ns;
